@@ -176,6 +176,9 @@ settings! {
         /// How long a server that `walden restore --start` started may recover without a sign of work until it is
         /// stopped and given up: it reads, writes, computes and logs nothing, and waits as a rule for what never comes.
         stall_timeout: Duration = SettingType::Duration { min: 1, max: DAY }, Value("10m");
+        /// How long retention leaves the WAL that a restored cluster still has to replay: it fetches it later, whenever it
+        /// is started. Restored files need nothing else.
+        wal_lease: Duration = SettingType::Duration { min: MINUTE, max: 30 * DAY }, Value("3d");
     }
 
     /// How the hooks reach the service.

@@ -21,6 +21,7 @@ use crate::postgres::cluster::Cluster;
 use crate::postgres::index::update::{ListScope, list};
 use crate::postgres::index::{Index, IndexVersion, on_index};
 use crate::postgres::load::{KeptBackups, LoadedBackups, LoadedHistories, facts, load_idle};
+use crate::postgres::protection::{Expiry, newest_records};
 use crate::service::indexing;
 use crate::service::status::ServiceStatus;
 
@@ -81,6 +82,8 @@ struct StoredFacts {
     backups: LoadedBackups,
     histories: LoadedHistories,
     idle: IdleTimes,
+    /// What retention deleted.
+    expiry: Expiry,
 }
 
 /// The owner of what is known.
@@ -165,7 +168,15 @@ impl FactsReader {
         let work = async {
             // Backups first: the WAL of one that was complete by then is in the listing that follows.
             stored.backups = self.backups.refresh(&self.cluster).await?;
-            let listed = list(&self.index, &self.cluster, ListScope::New).await?;
+            let mut listed = list(&self.index, &self.cluster, ListScope::New).await?;
+            // What is missing by now was told before it went.
+            let numbers = newest_records(&self.cluster).await?.unwrap_or_default();
+            if numbers != stored.expiry.numbers {
+                stored.expiry = Expiry::load(&self.cluster).await?;
+                // Elsewhere it shows only in its turn.
+                let all = list(&self.index, &self.cluster, ListScope::All).await?;
+                listed.gone |= all.gone;
+            }
             if listed.gone {
                 self.indexing.poll();
             }
@@ -246,7 +257,9 @@ impl FactsReader {
             backups,
             histories,
             idle,
+            expiry,
         } = stored.clone();
+        let ranges = ranges.with_expired(expiry.expired);
         let derive = move || {
             FactsSnapshot::of(
                 facts(&cluster, backups, ranges, histories, idle),

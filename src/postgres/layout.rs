@@ -1,5 +1,6 @@
 //! Every repository key of a PostgreSQL cluster, both ways, in one file (docs/repository-format.md).
 
+mod deletion;
 mod dumps;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use crate::postgres::types::{
 };
 use crate::storage::Key;
 
+pub use deletion::ExpiryRecord;
 pub use dumps::{DumpFormat, DumpId, DumpKind, DumpMember, DumpName, DumpObject};
 
 /// Suffix of compressed objects; tells the codec.
@@ -96,12 +98,15 @@ impl fmt::Display for BackupId {
     }
 }
 
-/// A recording of names: when it was made, UTC, and a random part, as `YYYYMMDDTHHMMSSZ-<8 hex>`. Names sort by time.
+/// A name of an object: when it was made, UTC, and a random part, as `YYYYMMDDTHHMMSSZ-<8 hex>`. Names sort by time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NamesId(String);
+pub struct TimedId(String);
 
-impl NamesId {
-    /// The name of a recording that is made at `time`.
+/// A recording of names.
+pub type NamesId = TimedId;
+
+impl TimedId {
+    /// The name of what is made at `time`.
     pub fn new(time: chrono::DateTime<chrono::Utc>, random: u32) -> Self {
         Self(format!("{}-{random:08x}", time.format(SECOND)))
     }
@@ -117,7 +122,7 @@ impl NamesId {
     }
 }
 
-impl FromStr for NamesId {
+impl FromStr for TimedId {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
@@ -131,7 +136,7 @@ impl FromStr for NamesId {
         match text.len() == 25 && text.bytes().enumerate().all(shape) {
             true => Ok(Self(text.to_string())),
             false => Err(ParseError {
-                what: "recording of names",
+                what: "name of an object",
                 value: text.to_string(),
                 why: "expected YYYYMMDDTHHMMSSZ-<8 hexadecimal digits>".into(),
             }),
@@ -139,7 +144,7 @@ impl FromStr for NamesId {
     }
 }
 
-impl fmt::Display for NamesId {
+impl fmt::Display for TimedId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -200,6 +205,7 @@ fn idle_group(timeline: TimelineId, lsn: Lsn) -> String {
 }
 
 crate::postgres::types::serde_as_text!(BackupId);
+crate::postgres::types::serde_as_text!(TimedId);
 crate::postgres::types::serde_as_text!(ClusterName);
 
 /// Which part of a cluster an object is the bulk of, as the name of its folder; `None` for objects by which others are
@@ -231,6 +237,10 @@ pub enum ObjectKind {
     Dump(DumpId, DumpObject),
     /// Names the newest complete dump of a database.
     LatestDump(String, DumpKind),
+    Pin(TimedId),
+    Lease(TimedId),
+    /// What was deleted of the cluster, or is to be.
+    Expiry(ExpiryRecord),
 }
 
 /// The keys of one cluster.
@@ -360,7 +370,8 @@ impl Layout {
             return self.parse_dump(path);
         }
         let Some(path) = key.as_str().strip_prefix(&self.base_folder()) else {
-            return self.parse_wal(key).map(ObjectKind::Wal);
+            let wal = || self.parse_wal(key).map(ObjectKind::Wal);
+            return self.parse_deletion(key).or_else(wal);
         };
         if let Ok(pack) = path.parse() {
             return Some(ObjectKind::Pack(pack));

@@ -75,9 +75,19 @@ fn every_key_tells_what_it_is_and_strangers_are_nothing() {
             .as_str()
             .starts_with(&layout.idle_group_folder(mark.timeline, mark.lsn))
     );
+    let record = |number, done| ExpiryRecord { number, done };
+    let (to_do, done) = (record(7, false), record(123_456_789, true));
+    assert_eq!(
+        layout.expiry(to_do).as_str(),
+        "main/retention/00000007.json"
+    );
     for (key, kind) in [
         (layout.cluster_json(), ObjectKind::Description),
         (layout.wal(&wal), ObjectKind::Wal(wal)),
+        (layout.pin(&names), ObjectKind::Pin(names.clone())),
+        (layout.lease(&names), ObjectKind::Lease(names.clone())),
+        (layout.expiry(to_do), ObjectKind::Expiry(to_do)),
+        (layout.expiry(done), ObjectKind::Expiry(done)),
         (layout.manifest(&id), ObjectKind::Manifest(id.clone())),
         (layout.pack(&pack), ObjectKind::Pack(pack)),
         (layout.started(&id), ObjectKind::Started(id.clone())),

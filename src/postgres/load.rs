@@ -18,6 +18,7 @@ use crate::postgres::catalog::{
 };
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, IdleMarker, ObjectKind};
+use crate::postgres::protection::load_expired;
 use crate::postgres::types::{
     LONGEST_SMALL_FILE, Lsn, ParseError, SegmentName, SegmentSize, TimelineHistory, TimelineId,
     WalFileName,
@@ -418,6 +419,8 @@ pub async fn load_wal(cluster: &Cluster) -> anyhow::Result<LoadedWal> {
     while let Some((name, meta)) = listing.next().await? {
         loaded.add(name, &meta);
     }
+    // After the listing: what is deleted meanwhile is told before it goes.
+    loaded.ranges = loaded.ranges.with_expired(load_expired(cluster).await?);
     Ok(loaded)
 }
 
@@ -457,6 +460,16 @@ impl LoadedWal {
             foreign: Vec::new(),
             aside: Vec::new(),
         }
+    }
+
+    /// All files but segments and history files: each is named after a segment.
+    pub fn beside_segments(&self) -> Vec<WalFileName> {
+        let partials = self.partials.iter().copied().map(WalFileName::Partial);
+        let of_backups = self.backup_files.iter().copied();
+        let of_backups =
+            of_backups.map(|(segment, offset)| WalFileName::Backup { segment, offset });
+        let all = partials.chain(of_backups);
+        all.chain(self.aside.iter().copied()).collect()
     }
 
     /// Adds one object of a listing.

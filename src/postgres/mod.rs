@@ -18,6 +18,7 @@ pub mod names;
 pub mod object_problem;
 pub mod overview;
 pub mod planning;
+pub mod protection;
 pub mod replication;
 pub mod repository;
 pub mod restore;

@@ -15,6 +15,7 @@ use super::index::update::{ListScope, list, take_in};
 use super::index::{Index, on_index};
 use super::layout::IdleMarker;
 use super::load::{LoadedHistories, facts, load, load_backups, load_idle};
+use super::protection::load_expired;
 use crate::config;
 use crate::error::one_line;
 use crate::health::{Health, Now};
@@ -88,7 +89,8 @@ async fn with_index(cluster: &Cluster, cache: &Path) -> anyhow::Result<(Facts, A
     histories.refresh(cluster, &listed.histories).await?;
     let ranges = on_index(&index, |index| index.ranges())
         .await?
-        .context("the index is being made anew")?;
+        .context("the index is being made anew")?
+        .with_expired(load_expired(cluster).await?);
     let idle = load_idle(cluster, &ranges).await?;
     Ok((facts(cluster, backups, ranges, histories, idle), index))
 }

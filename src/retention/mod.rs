@@ -8,12 +8,13 @@ mod item;
 mod plan;
 mod policy;
 
+pub use crate::postgres::catalog::WalSpan;
 pub use item::{
     BackupWal, Condition, Holdings, Item, ItemId, ItemKind, Lease, LeasedWal, Needs, Pin, WalFacts,
     WalPlace,
 };
 pub use plan::{
     DeleteReason, Deletions, ItemDecision, KeepReason, Missed, Plan, PlanDigest, Reference,
-    Verdict, WalDecision, WalReason, WalSpan, WalVerdict,
+    Verdict, WalDecision, WalReason, WalVerdict,
 };
 pub use policy::{Keep, KindPolicy, Policy, Tier, Tiers};

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::item::{ItemId, ItemKind};
 use super::policy::Tier;
+use crate::postgres::catalog::WalSpan;
 use crate::postgres::types::{SegmentName, SegmentSize, TimelineId};
 
 /// Why an item stays.
@@ -112,30 +113,6 @@ impl ItemDecision {
             }
         }
         shortest
-    }
-}
-
-/// Segments of one timeline, one behind the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct WalSpan {
-    pub first: SegmentName,
-    pub last: SegmentName,
-}
-
-impl WalSpan {
-    /// The timeline of all its segments.
-    pub fn timeline(&self) -> TimelineId {
-        self.first.timeline
-    }
-
-    /// Whether a segment is one of them.
-    pub fn contains(&self, segment: SegmentName) -> bool {
-        (self.first..=self.last).contains(&segment)
-    }
-
-    /// How many segments.
-    pub fn segments(&self, size: SegmentSize) -> u64 {
-        self.last.number(size) - self.first.number(size) + 1
     }
 }
 

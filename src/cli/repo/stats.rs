@@ -75,6 +75,7 @@ fn name(kind: StatsKind) -> &'static str {
         StatsKind::Names => "names",
         StatsKind::Idle => "idle markers",
         StatsKind::Dumps => "logical dumps",
+        StatsKind::Retention => "pins, leases",
         StatsKind::Foreign => "foreign",
     }
 }

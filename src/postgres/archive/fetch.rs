@@ -21,6 +21,7 @@ use crate::owner;
 use crate::postgres::catalog::{BackupDescription, ClusterDescription, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
+use crate::postgres::protection::load_expired;
 use crate::postgres::types::{SegmentName, TimelineId, WalFileName};
 use crate::repo::{ObjectError, SealedObject, repair_or_wait, reread};
 use crate::storage::{Key, pause};
@@ -59,6 +60,14 @@ pub struct GapError {
     pub missing: SegmentName,
     pub store: String,
     pub proof: GapEvidence,
+}
+
+/// The segment was deleted on purpose: it was not the end of the archive.
+#[derive(Debug, thiserror::Error)]
+#[error("WAL segment \"{missing}\" was deleted by retention in {store}")]
+pub struct ExpiredError {
+    pub missing: SegmentName,
+    pub store: String,
 }
 
 /// The history file is missing although its timeline exists.
@@ -207,6 +216,18 @@ impl Fetcher {
         gap_evidence::confirm(&self.cluster).await?;
         let store = self.cluster.repository.describe();
         let lost = match *name {
+            // Whatever else shows.
+            WalFileName::Segment(missing)
+                if load_expired(&self.cluster).await?.contains(missing) =>
+            {
+                Lost {
+                    age: Duration::MAX,
+                    error: with_hint(
+                        ExpiredError { missing, store }.into(),
+                        "restore to a moment that is still kept: `walden target` shows them",
+                    ),
+                }
+            }
             WalFileName::Segment(missing) => {
                 match judge(missing, self.cluster.description.segment_size, &facts) {
                     Absence::End => return Ok(None),

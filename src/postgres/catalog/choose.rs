@@ -287,7 +287,7 @@ impl<'a> Chooser<'a> {
         };
         match &self.request.target {
             Target::Immediate => search.consistent(self.stop(backup)),
-            Target::Latest if coverage.resumes.is_none() => Ok(search.wal_end()),
+            Target::Latest if coverage.is_end() => Ok(search.wal_end()),
             Target::Latest => Err(self.refuse_end(coverage)),
             Target::Time(time) => match search.time(*time, !inclusive)? {
                 Some(place) => Ok(place),
@@ -321,7 +321,7 @@ impl<'a> Chooser<'a> {
     /// The place of a time that nothing archived is later than: the end of it all, if no transaction that is not archived
     /// can have ended by then.
     fn behind_all(&self, search: &Search<'_>, time: DateTime<Utc>) -> Searched<StopPoint> {
-        let idle_until = if search.coverage.resumes.is_none() {
+        let idle_until = if search.coverage.is_end() {
             search.idle_until()?
         } else {
             None
@@ -357,6 +357,10 @@ impl<'a> Chooser<'a> {
             .and_then(|piece| self.known.facts.ranges.holding(piece.last))
             .map(|it| it.last_stored);
         let reason = match coverage.resumes {
+            _ if coverage.expired => UnreachableReason::Expired {
+                first_missing: coverage.first_missing,
+                end,
+            },
             Some(resumes) => UnreachableReason::Gap {
                 first_missing: coverage.first_missing,
                 resumes,
@@ -387,7 +391,7 @@ impl<'a> Chooser<'a> {
             };
             refusal.before = Some(super::Nearest::new(before.words.clone(), request));
         }
-        if coverage.resumes.is_some() && refusal.after.is_none() {
+        if !coverage.is_end() && refusal.after.is_none() {
             let first_missing = coverage
                 .first_missing
                 .number(self.known.facts.ranges.segment_size());

@@ -10,6 +10,7 @@ mod drop_database;
 mod estimate;
 mod event_target;
 mod events;
+mod expired;
 mod facts;
 mod follow;
 mod idle;
@@ -44,6 +45,7 @@ pub use events::{
     Effect, EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, LEAST_ROWS, OWN_RESTORE_POINT,
     Scope,
 };
+pub use expired::{ExpiredWal, WalSpan, without};
 pub use facts::{Facts, PlanInput, ProbeSegment, Unusable};
 pub use follow::missing_wal;
 pub use idle::IdleTimes;

@@ -39,6 +39,15 @@ pub struct Coverage {
     pub first_missing: SegmentName,
     /// The first segment kept after it: when there is one, the missing ones are a gap.
     pub resumes: Option<SegmentName>,
+    /// Retention deleted it: whatever follows, WAL went on.
+    pub expired: bool,
+}
+
+impl Coverage {
+    /// Whether all archived WAL ends there, and nothing shows that there was more.
+    pub fn is_end(&self) -> bool {
+        self.resumes.is_none() && !self.expired
+    }
 }
 
 /// A path of timelines, oldest first.
@@ -214,10 +223,12 @@ impl TimelinePath {
                 number += segments;
             }
         }
+        let first_missing = self.segment(number);
         Coverage {
             pieces,
-            first_missing: self.segment(number),
+            first_missing,
             resumes: self.resumes(ranges, number),
+            expired: ranges.expired().contains(first_missing),
         }
     }
 
@@ -234,7 +245,7 @@ impl TimelinePath {
 
     /// What is missing within each timeline and along each path, also where a path leaves one timeline for the next.
     pub fn all_gaps(paths: &[Self], ranges: &WalRanges) -> Vec<Gap> {
-        let along = paths.iter().flat_map(|path| path.gaps(ranges));
+        let along = ranges.lost(paths.iter().flat_map(|path| path.gaps(ranges)));
         Gap::distinct(ranges.gaps().into_iter().chain(along).collect())
     }
 

@@ -228,7 +228,7 @@ fn settings(
 ) -> Vec<(String, String)> {
     let mut settings = stop.settings();
     settings.push(("recovery_target_timeline", path.timeline().to_string()));
-    if coverage.resumes.is_some() && backup.major.number() >= 15 {
+    if !coverage.is_end() && backup.major.number() >= 15 {
         // ReadPlan ahead would meet the gap before replay meets the target.
         settings.push(("recovery_prefetch", "off".into()));
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::expired::{ExpiredWal, WalSpan, without};
 use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineId};
 
 /// An unbroken run of segments of one timeline.
@@ -25,6 +26,14 @@ impl WalRange {
     /// The timeline of all its segments.
     pub fn timeline(&self) -> TimelineId {
         self.first.timeline
+    }
+
+    /// Its segments.
+    pub fn span(&self) -> WalSpan {
+        WalSpan {
+            first: self.first,
+            last: self.last,
+        }
     }
 
     /// Whether it holds the segment of that number.
@@ -80,6 +89,8 @@ impl Gap {
 pub struct WalRanges {
     size: SegmentSize,
     ranges: Vec<WalRange>,
+    /// What retention deleted is no gap.
+    expired: ExpiredWal,
 }
 
 impl WalRanges {
@@ -88,7 +99,18 @@ impl WalRanges {
         Self {
             size,
             ranges: Vec::new(),
+            expired: ExpiredWal::default(),
         }
+    }
+
+    /// The same, and what retention deleted.
+    pub fn with_expired(self, expired: ExpiredWal) -> Self {
+        Self { expired, ..self }
+    }
+
+    /// What retention deleted, some of which may be there again.
+    pub fn expired(&self) -> &ExpiredWal {
+        &self.expired
     }
 
     /// Bytes in a segment.
@@ -197,13 +219,36 @@ impl WalRanges {
         ))
     }
 
-    /// What is missing between the ranges of each timeline.
+    /// What is missing between the ranges of each timeline, and was not deleted on purpose.
     pub fn gaps(&self) -> Vec<Gap> {
         let pairs = self
             .ranges
             .windows(2)
             .filter(|pair| pair[0].timeline() == pair[1].timeline());
-        pairs.map(|pair| self.gap(&pair[0], &pair[1])).collect()
+        self.lost(pairs.map(|pair| self.gap(&pair[0], &pair[1])))
+    }
+
+    /// What of gaps was not deleted on purpose.
+    pub fn lost(&self, gaps: impl Iterator<Item = Gap>) -> Vec<Gap> {
+        let spans = gaps.flat_map(|gap| {
+            let span = WalSpan {
+                first: gap.first_missing,
+                last: gap.last_missing,
+            };
+            without(vec![span], self.expired.spans(), self.size)
+        });
+        spans
+            .map(|span| Gap {
+                first_missing: span.first,
+                last_missing: span.last,
+                segments: span.segments(self.size),
+            })
+            .collect()
+    }
+
+    /// All ranges as spans.
+    pub fn spans(&self) -> Vec<WalSpan> {
+        self.ranges.iter().map(WalRange::span).collect()
     }
 
     fn gap(&self, before: &WalRange, after: &WalRange) -> Gap {
@@ -250,6 +295,26 @@ impl WalRanges {
             }
         }
         missing
+    }
+
+    /// What is left when these segments are gone. Bytes are estimated.
+    pub fn without(&self, spans: &[WalSpan]) -> Self {
+        let mut left = Self::new(self.size).with_expired(self.expired.clone());
+        for range in &self.ranges {
+            for span in without(vec![range.span()], spans, self.size) {
+                let segments = span.segments(self.size);
+                let share = u128::from(range.stored_bytes) * u128::from(segments)
+                    / u128::from(range.segments);
+                left.append(WalRange {
+                    first: span.first,
+                    last: span.last,
+                    segments,
+                    stored_bytes: share as u64,
+                    ..range.clone()
+                });
+            }
+        }
+        left
     }
 
     /// The first LSN after a range.

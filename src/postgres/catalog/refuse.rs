@@ -98,13 +98,13 @@ impl Refusal {
     /// The target lies beyond what the WAL reaches.
     pub fn end(path: &TimelinePath, coverage: &Coverage, reason: UnreachableReason) -> Self {
         let (timeline, end) = (path.timeline(), path.start(coverage.first_missing));
-        let before = match coverage.resumes {
-            Some(_) => before_lsn(
+        let before = match coverage.is_end() {
+            false => before_lsn(
                 format!("everything before the gap, up to {end}"),
                 end,
                 timeline,
             ),
-            None => {
+            true => {
                 let request = RestoreRequest {
                     timeline: TimelineChoice::Number(timeline),
                     ..RestoreRequest::new(Target::Latest)

@@ -66,6 +66,13 @@ pub enum UnreachableReason {
         first_missing: SegmentName,
         resumes: SegmentName,
     },
+    #[error(
+        "the WAL after {end} was deleted by retention, from segment {first_missing} on: the target is no longer kept"
+    )]
+    Expired {
+        first_missing: SegmentName,
+        end: Lsn,
+    },
     #[error("WAL segment {segment} cannot be replayed beyond {lsn}")]
     Broken { segment: SegmentName, lsn: Lsn },
     #[error("{what} in the archived WAL of timeline {timeline} that follows a backup, {}", searched_text(.searched))]
@@ -216,6 +223,7 @@ impl Unreachable {
             UnreachableReason::EventNotCommitted { id, .. } => format!(
                 "if the server still runs, `SELECT pg_switch_wal()` has it archive the rest; `--before {id}` needs no commit"
             ),
+            UnreachableReason::Expired { .. } => "restore to a moment that is still kept: `walden target` shows them".into(),
             UnreachableReason::Gap { .. } => "look for the missing segment (the server's pg_wal, another archive) and push it with `walden wal push`".into(),
         }
     }

@@ -39,7 +39,7 @@ impl Window {
     }
 }
 
-/// A range between two windows of a timeline, of which no moment can be restored.
+/// A range between two windows of a timeline, of which no moment can be restored although nobody let it go.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unrestorable {
     pub timeline: TimelineId,
@@ -101,6 +101,10 @@ pub fn windows(facts: &Facts, index: &dyn WalIndex) -> Windows {
         let on_path = of_path(facts, index, path);
         for pair in on_path.windows(2) {
             let (from, to) = (pair[0].to, pair[1].from);
+            let next = path.segment(from.lsn.0 / facts.ranges.segment_size().bytes());
+            if facts.ranges.expired().contains(next) && !facts.ranges.contains(next) {
+                continue;
+            }
             let seconds = from
                 .time
                 .zip(to.time)
@@ -252,10 +256,8 @@ impl OnPath<'_> {
 /// Whether all archived WAL of the timeline ends there.
 fn ends_at(search: &Search<'_>, end: Lsn) -> bool {
     let ranges = &search.known.facts.ranges;
-    ranges
-        .of(search.path.timeline())
-        .last()
-        .is_some_and(|last| ranges.end(last) == end)
+    let last = ranges.of(search.path.timeline()).last();
+    search.coverage.is_end() && last.is_some_and(|last| ranges.end(last) == end)
 }
 
 /// Where replay is known to end before the WAL does, and the number of the first segment that it does not get to.

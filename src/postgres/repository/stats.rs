@@ -35,6 +35,8 @@ pub enum StatsKind {
     Idle,
     /// Logical dumps, also unfinished ones, and what names the latest.
     Dumps,
+    /// Pins, leases, and what was deleted.
+    Retention,
     /// Objects whose keys the layout does not know.
     Foreign,
 }
@@ -53,6 +55,9 @@ impl StatsKind {
             Some(ObjectKind::Names(_)) => Self::Names,
             Some(ObjectKind::Idle(_)) => Self::Idle,
             Some(ObjectKind::Dump(..) | ObjectKind::LatestDump(..)) => Self::Dumps,
+            Some(ObjectKind::Pin(_) | ObjectKind::Lease(_) | ObjectKind::Expiry(_)) => {
+                Self::Retention
+            }
             None => Self::Foreign,
         }
     }

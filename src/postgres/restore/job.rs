@@ -3,9 +3,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
+use tokio::sync::Mutex;
 
 use super::destination::{self, Destination};
 use super::fetching::fetch_command;
@@ -16,10 +17,14 @@ use super::start::{self, Recovered, ServerStart, Watch};
 use super::target_action::TargetAction;
 use super::{Restored, check, programs, restore, restore_history};
 use crate::config::Settings;
-use crate::error::with_hint;
+use crate::error::{one_line, with_hint};
 use crate::postgres::catalog::{PastRestore, RecoveryPlan};
 use crate::postgres::cluster::Cluster;
+use crate::postgres::protection::{Lease, LeaseContent, LeaseKind, Needs, register};
 use crate::postgres::replication::ConnInfo;
+
+/// How long a restore that was killed keeps what it needed from deletion.
+const LEASE: Duration = Duration::from_secs(3600);
 
 /// What is asked for beside the target.
 #[derive(Debug, Clone)]
@@ -54,6 +59,8 @@ pub struct RestoreJob<'a> {
     pub destination: Option<Destination>,
     /// The folder of the server's programs, and its port, where it is started.
     server: Option<(PathBuf, Option<u16>)>,
+    /// What it keeps from deletion, where the repository takes that.
+    lease: Mutex<Option<Lease>>,
 }
 
 impl<'a> RestoreJob<'a> {
@@ -100,6 +107,7 @@ impl<'a> RestoreJob<'a> {
             choices,
             destination,
             server,
+            lease: Mutex::default(),
         })
     }
 
@@ -120,18 +128,55 @@ impl<'a> RestoreJob<'a> {
         recovery::settings(&self.plan, &self.choices)
     }
 
-    /// Restores the files; `progress` tells how far that is.
+    /// Restores the files; `progress` tells how far that is. Errors: also
+    /// [`BeingDeleted`](crate::postgres::protection::BeingDeleted).
     pub async fn restore(&self, progress: Arc<RestoreProgress>) -> anyhow::Result<Restored> {
+        let destination = self.destination()?;
+        check(&self.cluster, &self.plan, destination, &self.choices).await?;
+        let mut held = self.lease.lock().await;
+        let needs = Needs::of_plan(&self.plan);
+        let content = LeaseContent::own(LeaseKind::Restore, needs, LEASE);
+        *held = match register(&self.cluster, content).await? {
+            Ok(lease) => Some(lease),
+            // Who restores needs no right to write there.
+            Err(error) => {
+                tracing::info!("{}", one_line(&error.into()));
+                None
+            }
+        };
         let workers = self.settings.restore.workers;
-        restore(
+        let work = restore(
             &self.cluster,
             &self.plan,
-            self.destination()?,
+            destination,
             &self.choices,
             workers,
             progress,
-        )
-        .await
+        );
+        let restored = match &*held {
+            Some(lease) => lease.while_held(work).await,
+            None => work.await,
+        };
+        self.keep_wal(&mut held, restored.is_ok()).await;
+        restored
+    }
+
+    /// Restored files need no more than the WAL, until they were recovered.
+    async fn keep_wal(&self, held: &mut Option<Lease>, is_restored: bool) {
+        let (needs, life) = (
+            Needs::wal_of_plan(&self.plan),
+            self.settings.restore.wal_lease,
+        );
+        match held.take() {
+            Some(mut lease) if is_restored => {
+                if let Err(error) = lease.change(needs, life).await {
+                    tracing::info!("the WAL to replay is not registered: {}", one_line(&error));
+                }
+                *held = Some(lease);
+            }
+            Some(lease) => lease.release().await,
+            None => (),
+        }
     }
 
     /// A replacement that does not archive must not go into use unnoticed.
@@ -178,7 +223,16 @@ impl<'a> RestoreJob<'a> {
             only_for_recovery: recovery::only_for_recovery(&restored.settings),
             patience: self.settings.restore.stall_timeout,
         };
-        let mut recovered = start::start(how, watch).await?;
+        let mut held = self.lease.lock().await;
+        let work = start::start(how, watch);
+        let mut recovered = match &*held {
+            Some(lease) => lease.while_held(work).await,
+            None => work.await,
+        }?;
+        // A server that is where it should be asks for no more.
+        if let Some(lease) = held.take() {
+            lease.release().await;
+        }
         recovered.check(&self.plan);
         let took = PastRestore {
             at: chrono::Utc::now(),

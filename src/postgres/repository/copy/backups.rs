@@ -1,7 +1,7 @@
 //! One backup into the other repository: its packs, then, after reading them back, its manifest.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use anyhow::Context;
 
@@ -40,14 +40,6 @@ fn step(source: Option<u64>, destination: Option<u64>, least: u64) -> PackAction
 }
 
 impl Copier {
-    fn phase(&self, phase: String) {
-        *self
-            .progress
-            .phase
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = phase;
-    }
-
     /// Copies a backup: the packs, then, after reading them back, the manifest. The WAL it needs was copied before.
     pub async fn backup(
         self: &Arc<Self>,
@@ -55,7 +47,7 @@ impl Copier {
         backup: &BackupDescription,
     ) -> anyhow::Result<()> {
         let (key, kind) = (self.source.layout.manifest(&backup.id), manifest::KIND);
-        self.phase(format!("backup {}", backup.id));
+        self.progress.set_phase(format!("backup {}", backup.id));
         // Not of the budget: there is one manifest at a time, and its packs must find room beside it.
         let read = self
             .source
@@ -229,7 +221,7 @@ impl Copier {
 
     /// Reads all files of a backup from the destination; whether all have the digests of the `manifest`.
     async fn reads_back(&self, id: &BackupId, manifest: SealedObject) -> anyhow::Result<bool> {
-        self.phase(format!("reading backup {id} back"));
+        self.progress.set_phase(format!("reading backup {id} back"));
         let findings = read_back(&self.destination, id, manifest, self.workers)
             .await
             .hint(AGAIN)?;

@@ -9,13 +9,15 @@ mod transfer;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use tokio::time::sleep;
 
-use crate::error::{Hint, find};
+use crate::error::{Hint, find, one_line};
 use crate::postgres::backup::delete::NoSuchBackup;
 use crate::postgres::catalog::{Gap, TimelinePath};
 use crate::postgres::cluster::{Cluster, NotRegistered};
@@ -24,6 +26,7 @@ use crate::postgres::index::recordings;
 use crate::postgres::layout::{BackupId, ClusterName};
 use crate::postgres::load::{list_wal, load_backups, load_histories, load_wal};
 use crate::postgres::object_problem::{ObjectProblem, ProblemKind};
+use crate::postgres::protection::{BeingDeleted, Lease, LeaseContent, LeaseKind, Needs, register};
 use crate::postgres::types::WalFileName;
 use crate::repo::Repository;
 use crate::storage::{ObjectMeta, Storage, Walk};
@@ -32,6 +35,12 @@ use super::TaskPool;
 pub use proof::{Continuity, ProofVerdict, RecoverabilityProof, Snapshot};
 use transfer::{Copier, CopyGroup};
 pub use transfer::{CopyCount, CopyFailure, CopySide, Counts};
+
+/// How long a copy that was killed keeps what it read from deletion.
+const LEASE: Duration = Duration::from_secs(3600);
+/// How long a deletion is waited for, and how often is looked whether it is over.
+const PATIENCE: Duration = Duration::from_secs(1800);
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// What is copied, and its bounds.
 #[derive(Debug, Clone)]
@@ -52,6 +61,12 @@ pub struct CopyProgress {
     pub total: AtomicU64,
     /// What is being done, in words.
     pub phase: Mutex<String>,
+}
+
+impl CopyProgress {
+    fn set_phase(&self, phase: impl Into<String>) {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase.into();
+    }
 }
 
 /// What was copied, and what proves it.
@@ -143,6 +158,60 @@ pub async fn open_destination(
 /// Copies. What is damaged, missing or in conflict is told in the result, and the rest is copied. Errors: a repository
 /// did not answer; the next run goes on where this one ended.
 pub async fn copy(
+    source: &Cluster,
+    destination: &Cluster,
+    options: &CopyOptions,
+    progress: Arc<CopyProgress>,
+) -> anyhow::Result<Copied> {
+    let lease = registered(source, options.backup.as_ref(), &progress).await?;
+    let Some(lease) = lease else {
+        return copy_registered(source, destination, options, progress).await;
+    };
+    let copying = copy_registered(source, destination, options, progress);
+    let copied = lease.while_held(copying).await;
+    lease.release().await;
+    copied
+}
+
+/// Registers the copy, so that retention deletes nothing of what it reads. `None`: the source does not take that, as with
+/// credentials that may only read. A deletion that is under way is waited for. Errors: it takes too long, or the source
+/// did not answer.
+async fn registered(
+    source: &Cluster,
+    backup: Option<&BackupId>,
+    progress: &CopyProgress,
+) -> anyhow::Result<Option<Lease>> {
+    let needs = match backup {
+        Some(id) => {
+            let loaded = load_backups(source).await?;
+            let backup = loaded.complete.iter().find(|backup| backup.id == *id);
+            backup.map_or_else(Needs::everything, Needs::of_backup)
+        }
+        None => Needs::everything(),
+    };
+    let begun = Instant::now();
+    loop {
+        let content = LeaseContent::own(LeaseKind::Copy, needs.clone(), LEASE);
+        match register(source, content).await {
+            Ok(Ok(lease)) => return Ok(Some(lease)),
+            Ok(Err(error)) => {
+                tracing::info!("{}", one_line(&error.into()));
+                return Ok(None);
+            }
+            Err(error)
+                if backup.is_none()
+                    && find::<BeingDeleted>(&error).is_some()
+                    && begun.elapsed() < PATIENCE =>
+            {
+                progress.set_phase("waiting until retention has deleted");
+                sleep(LOOK_AGAIN).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn copy_registered(
     source: &Cluster,
     destination: &Cluster,
     options: &CopyOptions,

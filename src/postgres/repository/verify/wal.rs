@@ -9,6 +9,7 @@ use crate::postgres::archive::verify::check;
 use crate::postgres::catalog::{Gap, TimelinePath};
 use crate::postgres::load::{LoadedWal, list_wal, load_histories, load_wal};
 use crate::postgres::object_problem::ProblemKind;
+use crate::postgres::protection::load_expired;
 use crate::postgres::types::{TimelineId, WalFileName};
 use crate::storage::Key;
 
@@ -30,6 +31,9 @@ impl Verification {
                 .await?;
         }
         pool.finish().await?;
+        loaded.ranges = loaded
+            .ranges
+            .with_expired(load_expired(&self.cluster).await?);
         self.conclude(loaded).await
     }
 
