@@ -33,7 +33,7 @@ pub use render::{DisplayedSetting, effective, example, render_commented, render_
 pub use secret::Secret;
 pub use settings::{
     Backup, Catalog, Checkpoint, Cluster, CreateOnly, Encryption, Health, Http, KEYS, Log,
-    LogFormat, LogLevel, Postgresql, Repository, Restore, S3, Service, Settings, Wal,
+    LogFormat, LogLevel, Postgresql, Repository, Restore, S3, Service, Settings, ThawSpeed, Wal,
 };
 pub use url::RepositoryUrl;
 

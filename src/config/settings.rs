@@ -34,6 +34,8 @@ choices! {
     CreateOnly { Conditional = "conditional", HeadThenPut = "head-then-put" }
     /// Encryption at rest by the store.
     Encryption { Bucket = "bucket", Aes256 = "AES256", AwsKms = "aws:kms" }
+    /// How fast a store thaws.
+    ThawSpeed { Standard = "standard", Bulk = "bulk", Expedited = "expedited" }
     /// How the server makes the checkpoint that a base backup begins with.
     Checkpoint { Fast = "fast", Spread = "spread" }
     /// Names that `tracing_subscriber::EnvFilter` understands.
@@ -179,6 +181,12 @@ settings! {
         /// How long retention leaves the WAL that a restored cluster still has to replay: it fetches it later, whenever it
         /// is started. Restored files need nothing else.
         wal_lease: Duration = SettingType::Duration { min: MINUTE, max: 30 * DAY }, Value("3d");
+        /// How many days objects of a cold storage class stay readable once --thaw had them thawed.
+        thaw_days: u32 = SettingType::Integer { min: 1, max: 365 }, Value("3");
+        /// How fast --thaw asks for objects. Faster is dearer; not every class knows expedited.
+        thaw_speed: ThawSpeed = ThawSpeed::ALLOWED, Value("standard");
+        /// How long --thaw waits until all can be read: Deep Archive takes up to two days.
+        thaw_timeout: Duration = SettingType::Duration { min: 1, max: 14 * DAY }, Value("3d");
     }
 
     /// How the hooks reach the service.

@@ -5,8 +5,9 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::codec::Damaged;
-use crate::error::one_line;
+use crate::error::{find, one_line};
 use crate::repo::{ObjectError, is_damage};
+use crate::storage::classes::ObjectIsCold;
 
 /// In which way an object is not as it must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -18,6 +19,8 @@ pub enum ProblemKind {
     Missing,
     /// The repository did not give it, or it could not be checked here: whether it is whole is not known.
     Unread,
+    /// It is there, and must be thawed before it is read.
+    Cold,
     /// It is there, and a newer Walden wrote it.
     Newer,
     /// Two repositories hold different content under the same key.
@@ -30,6 +33,7 @@ impl fmt::Display for ProblemKind {
             Self::Damaged => "DAMAGED",
             Self::Missing => "MISSING",
             Self::Unread => "UNREAD",
+            Self::Cold => "COLD",
             Self::Newer => "NEWER",
             Self::Conflict => "CONFLICT",
         })
@@ -62,6 +66,12 @@ impl ObjectProblem {
 
     /// An object that the store did not give.
     pub fn unread(error: &anyhow::Error) -> Self {
+        if find::<ObjectIsCold>(error).is_some() {
+            return Self {
+                problem: ProblemKind::Cold,
+                why: "it is cold, not read: it must be thawed first".into(),
+            };
+        }
         Self {
             problem: ProblemKind::Unread,
             why: format!("it cannot be read: {}", one_line(error)),

@@ -46,7 +46,7 @@ impl Frames {
 
     /// Gives the content of each frame to `take`, in order, with whom it is for: a frame that follows itself is opened
     /// once for all. What comes damaged is read once more. For a blocking thread of the runtime `runtime`. Errors: the
-    /// store does not answer; those of `take`.
+    /// store does not answer, but for an object that must be thawed; those of `take`.
     pub fn each<T>(
         &self,
         runtime: &Handle,
@@ -66,7 +66,17 @@ impl Frames {
                 let Some((fetch, read)) = ahead.pop_front() else {
                     return Ok(());
                 };
-                let fetched = runtime.block_on(fetch)??;
+                let fetched = match runtime.block_on(fetch)? {
+                    // The store answered; what is not cold may be read.
+                    Err(error) if error.is_cold() => {
+                        for (_, whose) in &read.frames {
+                            take(whose, Err(self.repository.cold(&read.key)))?;
+                        }
+                        at_once -= read.length();
+                        continue;
+                    }
+                    fetched => fetched?,
+                };
                 for (at, whose) in &read.frames {
                     let opened = match &fetched {
                         Some(all) => self.open(opener, &read, at, all.get(at.clone())),
@@ -75,11 +85,7 @@ impl Frames {
                     let opened = match opened {
                         Err(damaged) if damaged.is_damage() => {
                             tracing::debug!("{damaged}: reading it once more");
-                            let range = read.place(at);
-                            match runtime.block_on(self.fetch(runtime, &read.key, range))?? {
-                                Some(again) => self.open(opener, &read, at, again.get(..at.len())),
-                                None => Err(self.repository.absent(&read.key)),
-                            }
+                            self.again(runtime, opener, &read, at)?
                         }
                         opened => opened,
                     };
@@ -88,6 +94,21 @@ impl Frames {
                 at_once -= read.length();
             }
         })?
+    }
+
+    /// Reads one frame by itself and opens it.
+    fn again<T>(
+        &self,
+        runtime: &Handle,
+        opener: &mut Opener,
+        read: &RangedRead<T>,
+        at: &Range<usize>,
+    ) -> anyhow::Result<Result<(), ObjectError>> {
+        let fetch = self.fetch(runtime, &read.key, read.place(at));
+        Ok(match runtime.block_on(fetch)?? {
+            Some(again) => self.open(opener, read, at, again.get(..at.len())),
+            None => Err(self.repository.absent(&read.key)),
+        })
     }
 
     fn fetch(&self, runtime: &Handle, key: &Key, range: Range<u64>) -> Fetch {

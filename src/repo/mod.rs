@@ -3,6 +3,7 @@
 //! Objects are created only where nothing is. A put that finds its key taken compares. A reader checks digests, reads a
 //! damaged object once more, and tells damaged, absent, newer and not given apart.
 
+pub mod cold;
 mod error;
 mod frames;
 mod marker;

@@ -7,8 +7,11 @@ use super::{Repository, reread};
 use crate::codec::{
     Damaged, Envelope, EnvelopeError, EnvelopeHeader, Sealed, VerifyLevel, object_bound, unseal,
 };
-use crate::error::find;
-use crate::storage::{Body, FEW_LINES, Key, ObjectTooLarge, PutMode, PutOutcome, get_all};
+use crate::error::{find, with_hint};
+use crate::storage::classes::ObjectIsCold;
+use crate::storage::{
+    Body, FEW_LINES, Key, ObjectTooLarge, PutMode, PutOutcome, StorageError, get_all,
+};
 
 /// Bytes read to get an object's envelope; a longer envelope costs a second read. Few segments say more of themselves.
 const HEADER_READ: u64 = 32 << 10;
@@ -263,6 +266,21 @@ impl Repository {
             key: key.to_string(),
             store: self.describe(),
         }
+    }
+
+    /// The error for an object that must be thawed before it is read.
+    pub fn cold(&self, key: &Key) -> ObjectError {
+        let source = with_hint(
+            ObjectIsCold.into(),
+            "thaw it first: `walden restore --thaw` does",
+        );
+        ObjectError::Storage(StorageError {
+            operation: "get",
+            key: key.to_string(),
+            store: self.describe(),
+            lasting: true,
+            source,
+        })
     }
 
     fn unusable(&self, key: &Key, error: EnvelopeError) -> ObjectError {

@@ -17,6 +17,7 @@ pub mod classes;
 pub mod conformance;
 pub mod counting;
 pub mod faulty;
+pub mod freezing;
 pub mod lifecycle;
 pub mod s3;
 
@@ -28,7 +29,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::error::with_hint;
+use crate::error::{find, with_hint};
 use classes::{ClassChange, Readability, ThawOrder, ThawStarted};
 use lifecycle::LifecycleRule;
 
@@ -176,6 +177,13 @@ pub struct StorageError {
     /// Carries a hint where the store knows the next step.
     #[source]
     pub source: anyhow::Error,
+}
+
+impl StorageError {
+    /// The object is there, and must be thawed before it is read.
+    pub fn is_cold(&self) -> bool {
+        find::<classes::ObjectIsCold>(&self.source).is_some()
+    }
 }
 
 fn quoted(key: &str) -> String {

@@ -7,7 +7,7 @@ use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
 use crate::postgres::load::load_backups;
 use crate::postgres::object_problem::ProblemKind;
-use crate::postgres::repository::verify::{Damage, VerifyResult, VerifyScope, verify};
+use crate::postgres::repository::verify::{ColdFound, Damage, VerifyResult, VerifyScope, verify};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -26,6 +26,8 @@ struct BackupVerifyOutput<'a> {
     wal_files: u64,
     damages: Vec<Damage<'a>>,
     more_damages: u64,
+    /// Not read, and no damage.
+    cold: &'a ColdFound,
 }
 
 impl<'a> BackupVerifyOutput<'a> {
@@ -35,6 +37,7 @@ impl<'a> BackupVerifyOutput<'a> {
             plain_bytes,
             looked_up: wal_files,
             ref findings,
+            ref cold,
             ..
         } = *found;
         let (damages, more_damages) = (findings.damages().collect(), findings.more_damages);
@@ -45,6 +48,7 @@ impl<'a> BackupVerifyOutput<'a> {
             wal_files,
             damages,
             more_damages,
+            cold,
         }
     }
 }
@@ -106,6 +110,7 @@ fn in_words(verified: &BackupVerifyOutput) -> String {
         wal_files,
         damages,
         more_damages,
+        cold,
     } = verified;
     let read = format!(
         "{}, {}, {}",
@@ -113,8 +118,17 @@ fn in_words(verified: &BackupVerifyOutput) -> String {
         bytes(*plain_bytes),
         counted(*wal_files, "WAL file")
     );
+    let cold = match cold.is_empty() {
+        true => String::new(),
+        false => format!("  cold, not read: {cold}: to read them, thaw them first\n"),
+    };
     if damages.is_empty() {
-        return format!("backup {id}: sound ({read})\n");
+        let sound = if cold.is_empty() {
+            "sound"
+        } else {
+            "sound as far as it was read"
+        };
+        return format!("backup {id}: {sound} ({read})\n{cold}");
     }
     // What was found to be wrong comes before what is not known, and that before what an upgrade reads.
     let has = |kind| damages.iter().any(|damage| damage.problem == kind);
@@ -135,7 +149,7 @@ fn in_words(verified: &BackupVerifyOutput) -> String {
     if *more_damages > 0 {
         text += &format!("  and {more_damages} more\n");
     }
-    text
+    text + &cold
 }
 
 /// Whether the object may be whole.

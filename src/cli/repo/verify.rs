@@ -157,6 +157,12 @@ fn in_words(report: &VerifyReport) -> String {
     for timeline in &found.missing_histories {
         text += &format!("MISSING: the history file of timeline {timeline}\n");
     }
+    if !found.cold.is_empty() {
+        text += &format!(
+            "cold, not read: {}: to read them, thaw them first\n",
+            found.cold
+        );
+    }
     for id in &found.unfinished {
         text += &format!("not verified: backup {id} is being taken, or was interrupted\n");
     }

@@ -22,6 +22,7 @@ use super::progress::{ProgressStep, show};
 use super::{Context, Exit, Format, print_json, print_text};
 use crate::api::RecoveryTarget;
 use crate::error::Hint;
+use crate::plain::counted;
 use crate::postgres::restore::Restored;
 use crate::postgres::restore::files::RestoreProgress;
 use crate::postgres::restore::job::{Order, RestoreJob, StartOptions};
@@ -29,6 +30,7 @@ use crate::postgres::restore::recovery;
 use crate::postgres::restore::relocation::Relocation;
 use crate::postgres::restore::start::Recovered;
 use crate::postgres::restore::target_action::TargetAction;
+use crate::repo::cold::{ColdObjects, ThawProgress};
 
 /// Arguments of `walden restore`.
 #[derive(Debug, clap::Args)]
@@ -51,6 +53,10 @@ pub struct Args {
     /// Restore although the file systems seem to be too small: where they compress.
     #[arg(long)]
     ignore_free_space: bool,
+    /// Have what lies in a cold storage class thawed first, and wait for it. That takes hours or days, and stores charge
+    /// for it.
+    #[arg(long)]
+    thaw: bool,
     /// Print the plan and do nothing; refuses what the restore itself would refuse.
     #[arg(long)]
     dry_run: bool,
@@ -92,6 +98,7 @@ impl Args {
             action: self.target_action,
             keep_archiving: self.keep_archiving,
             check_space: !self.ignore_free_space,
+            thaw: self.thaw,
             start: self.start.then(|| StartOptions {
                 programs: self.pg_bin.clone(),
                 port: self.port,
@@ -114,9 +121,16 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
             return render::refusal(context.format, &unreachable, args.to_dir.as_deref());
         }
     };
-    let job = RestoreJob::new(&context.settings, planner.cluster(), plan, args.order())?;
+    let mut job = RestoreJob::new(&context.settings, planner.cluster(), plan, args.order())?;
+    let cold = match args.thaw {
+        true => job.cold().await?,
+        false => ColdObjects::default(),
+    };
     if args.dry_run {
         let settings = job.rehearse().await?;
+        if !cold.is_empty() {
+            job.plan.warnings.push(cold.to_string());
+        }
         return render::dry_run(
             context.format,
             &job.plan,
@@ -124,7 +138,23 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
             &settings,
         );
     }
+    if !cold.is_empty() {
+        tracing::info!("{cold}");
+        let progress = ThawProgress::default();
+        let (total, thawing) = (cold.bytes(), job.thaw(&cold, &progress));
+        show(thawing, "thawed", || thaw_step(&progress, total)).await?;
+    }
     carry_out(context.format, &job, args.target_action).await
+}
+
+/// How far thawing is.
+pub fn thaw_step(progress: &ThawProgress, total: u64) -> ProgressStep {
+    let waiting = progress.waiting.load(Ordering::Relaxed);
+    ProgressStep {
+        done: progress.done.load(Ordering::Relaxed),
+        total,
+        phase: format!("{} to thaw", counted(waiting, "object")),
+    }
 }
 
 async fn carry_out(

@@ -3,7 +3,7 @@ use serde::Serialize;
 use super::super::{Context, Exit, Format, bytes, gap_lines, print_json, print_text};
 use crate::plain::counted;
 use crate::postgres::catalog::Gap;
-use crate::postgres::repository::verify::{Damage, VerifyResult, VerifyScope, verify};
+use crate::postgres::repository::verify::{ColdFound, Damage, VerifyResult, VerifyScope, verify};
 use crate::postgres::types::TimelineId;
 
 #[derive(Debug, clap::Args)]
@@ -24,6 +24,8 @@ struct WalVerifyOutput<'a> {
     gaps: &'a [Gap],
     foreign: &'a [String],
     missing_histories: &'a [TimelineId],
+    /// Not read, and no damage.
+    cold: &'a ColdFound,
 }
 
 /// Verifies archived WAL. Exit code 3 when anything is damaged or missing.
@@ -42,6 +44,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         gaps: &found.gaps,
         foreign: &found.foreign,
         missing_histories: &found.missing_histories,
+        cold: &found.cold,
     };
     match context.format {
         Format::Json => print_json(&verified)?,
@@ -68,6 +71,12 @@ fn in_words(found: &VerifyResult, verified: &WalVerifyOutput) -> String {
     text += &gap_lines("GAP", verified.gaps);
     for timeline in verified.missing_histories {
         text += &format!("MISSING: the history file of timeline {timeline}\n");
+    }
+    if !verified.cold.is_empty() {
+        text += &format!(
+            "cold, not read: {}: no recovery reads WAL that must be thawed first\n",
+            verified.cold
+        );
     }
     for object in verified.foreign {
         text += &format!("foreign: object \"{object}\"\n");

@@ -15,13 +15,14 @@ use super::recovery::{self, Choices};
 use super::relocation::Relocation;
 use super::start::{self, Recovered, ServerStart, Watch};
 use super::target_action::TargetAction;
-use super::{Restored, check, programs, restore, restore_history};
+use super::{Restored, check, cold, programs, restore, restore_history};
 use crate::config::Settings;
 use crate::error::{one_line, with_hint};
 use crate::postgres::catalog::{PastRestore, RecoveryPlan};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::protection::{Lease, LeaseContent, LeaseKind, Needs, register};
 use crate::postgres::replication::ConnInfo;
+use crate::repo::cold::{ColdObjects, ThawProgress};
 
 /// How long a restore that was killed keeps what it needed from deletion.
 const LEASE: Duration = Duration::from_secs(3600);
@@ -37,6 +38,8 @@ pub struct Order {
     pub keep_archiving: bool,
     /// Refuse what does not fit.
     pub check_space: bool,
+    /// Have thawed what must be thawed, instead of refusing.
+    pub thaw: bool,
     /// Start the server, and how.
     pub start: Option<StartOptions>,
 }
@@ -77,6 +80,7 @@ impl<'a> RestoreJob<'a> {
             action,
             keep_archiving,
             check_space,
+            thaw,
             start,
         } = order;
         check_action(&plan, action)?;
@@ -85,6 +89,7 @@ impl<'a> RestoreJob<'a> {
             action,
             keep_archiving,
             check_space,
+            thaw,
             fetch,
             configuration,
         };
@@ -128,8 +133,22 @@ impl<'a> RestoreJob<'a> {
         recovery::settings(&self.plan, &self.choices)
     }
 
+<<<<<<< HEAD
     /// Restores the files; `progress` tells how far that is. Errors: also
     /// [`BeingDeleted`](crate::postgres::protection::BeingDeleted).
+=======
+    /// What must be thawed before the plan can be carried out.
+    pub async fn cold(&self) -> anyhow::Result<ColdObjects> {
+        cold::survey(&self.cluster, &self.plan).await
+    }
+
+    /// Has that thawed, and waits for it.
+    pub async fn thaw(&self, cold: &ColdObjects, progress: &ThawProgress) -> anyhow::Result<()> {
+        cold::thaw(&self.cluster, cold, &self.settings.restore, progress).await
+    }
+
+    /// Restores the files; `progress` tells how far that is.
+>>>>>>> 228d78b (Tell what is cold before a restore, and have it thawed)
     pub async fn restore(&self, progress: Arc<RestoreProgress>) -> anyhow::Result<Restored> {
         let destination = self.destination()?;
         check(&self.cluster, &self.plan, destination, &self.choices).await?;

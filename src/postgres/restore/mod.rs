@@ -5,6 +5,7 @@
 //! not start or is whole. A copy gets settings that keep it from its source (`copy_settings`).
 
 mod active_config;
+mod cold;
 mod conf;
 pub mod configuration;
 mod copy_settings;
@@ -66,7 +67,8 @@ pub struct Restored {
     pub seconds_for_fsync: f64,
 }
 
-/// What is refused before anything is written: folders in use or not empty, file systems without room. Touches nothing.
+/// What is refused before anything is written: folders in use or not empty, objects that must be thawed, file systems
+/// without room. Touches nothing.
 pub async fn check(
     cluster: &Cluster,
     plan: &RecoveryPlan,
@@ -74,6 +76,9 @@ pub async fn check(
     choices: &Choices,
 ) -> anyhow::Result<()> {
     destination::check_free(destination)?;
+    if !choices.thaw {
+        cold::refuse(&cold::survey(cluster, plan).await?)?;
+    }
     match choices.check_space {
         true => space::check(cluster, plan, destination).await,
         false => Ok(()),

@@ -71,6 +71,8 @@ pub struct Choices {
     pub keep_archiving: bool,
     /// Refuse what does not fit.
     pub check_space: bool,
+    /// What must be thawed was told, and is not refused.
+    pub thaw: bool,
     pub fetch: FetchCommand,
     /// Content of [`CONFIGURATION`], when no configuration file holds it.
     pub configuration: Option<String>,

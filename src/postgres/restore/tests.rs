@@ -239,6 +239,7 @@ fn choices() -> Choices {
         action: TargetAction::Promote,
         keep_archiving: false,
         check_space: true,
+        thaw: false,
         fetch: FetchCommand {
             walden: "/opt/it's 100%/walden".into(),
             restore_command: Some("/opt/it's 100%/restore-command".into()),

@@ -3,6 +3,7 @@
 
 mod backup_crash;
 mod classes;
+mod cold;
 mod conformance;
 mod end_to_end;
 mod errors;

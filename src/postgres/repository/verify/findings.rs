@@ -1,7 +1,11 @@
 //! What is wrong, object by object: one list with one bound. Pure.
 
+use std::collections::BTreeSet;
+use std::fmt;
+
 use serde::Serialize;
 
+use crate::plain::counted;
 use crate::postgres::object_problem::{ObjectProblem, ProblemKind};
 use crate::postgres::repository::MAX_TOLD;
 
@@ -30,6 +34,49 @@ pub struct Damage<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<&'a str>,
     pub why: &'a str,
+}
+
+/// Objects that must be thawed before they are read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ColdFound {
+    /// In the order of their keys, as far as they are told one by one.
+    pub objects: BTreeSet<String>,
+    /// There are more.
+    pub more: bool,
+    /// Files of backups that were not read because of them.
+    pub files: u64,
+}
+
+impl ColdFound {
+    /// Adds an object, and a file of a backup that was not read because of it.
+    pub fn add(&mut self, object: &str, has_file: bool) {
+        self.files += u64::from(has_file);
+        if self.objects.contains(object) {
+            return;
+        }
+        match self.objects.len() < MAX_TOLD {
+            true => drop(self.objects.insert(object.to_string())),
+            false => self.more = true,
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+}
+
+/// What was not read, in words.
+impl fmt::Display for ColdFound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let more = if self.more { "more than " } else { "" };
+        let objects = counted(self.objects.len() as u64, "object");
+        write!(f, "{more}{objects}")?;
+        match self.files {
+            0 => Ok(()),
+            files => write!(f, " with {}", counted(files, "file")),
+        }
+    }
 }
 
 /// All that is wrong.
@@ -142,6 +189,17 @@ mod tests {
                 .collect::<Vec<_>>(),
             [500, 3]
         );
+    }
+
+    #[test]
+    fn a_cold_object_counts_once_whatever_it_holds() {
+        let mut cold = ColdFound::default();
+        assert!(cold.is_empty());
+        (0..3).for_each(|_| cold.add("a", true));
+        cold.add("b", false);
+        assert_eq!(cold.to_string(), "2 objects with 3 files");
+        (0..MAX_TOLD).for_each(|object| cold.add(&object.to_string(), false));
+        assert_eq!(cold.to_string(), "more than 1000 objects with 3 files");
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::postgres::types::WalFileName;
 use crate::repo::{ObjectError, SealedObject, is_unusable};
 use crate::storage::{Key, ObjectMeta, StorageError, Walk};
 
-pub use findings::{Damage, Finding, Findings};
+pub use findings::{ColdFound, Damage, Finding, Findings};
 pub use report::{VerifyOptions, VerifyProgress, VerifyReport, VerifyResult, VerifyScope};
 
 #[derive(Debug, Default)]
@@ -312,6 +312,10 @@ impl Verification {
         file: Option<String>,
     ) -> anyhow::Result<()> {
         let mut state = self.state();
+        if why.problem == ProblemKind::Cold {
+            state.found.cold.add(object, file.is_some());
+            return Ok(());
+        }
         if why.problem == ProblemKind::Unread {
             state.unread += 1;
             if state.unread > MAX_UNREAD && self.options.scope == VerifyScope::All {
@@ -411,7 +415,7 @@ impl Verification {
         if !matches!(
             read,
             Err(ObjectProblem {
-                problem: ProblemKind::Unread | ProblemKind::Missing,
+                problem: ProblemKind::Unread | ProblemKind::Cold | ProblemKind::Missing,
                 ..
             })
         ) {

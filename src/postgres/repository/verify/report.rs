@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 
 use serde::Serialize;
 
-use super::Findings;
+use super::{ColdFound, Findings};
 use crate::postgres::catalog::Gap;
 use crate::postgres::layout::{BackupId, ClusterName};
 use crate::postgres::repository::SampleExtent;
@@ -72,6 +72,8 @@ pub struct VerifyResult {
     pub segments: u64,
     #[serde(flatten)]
     pub findings: Findings,
+    /// Not read, and no damage: it must be thawed first.
+    pub cold: ColdFound,
     /// Segments that are missing between others.
     pub gaps: Vec<Gap>,
     /// Timelines with segments but without the history file that tells where they come from.

@@ -40,7 +40,10 @@ impl Verification {
     async fn wal_file(&self, key: &Key, name: WalFileName) -> anyhow::Result<bool> {
         let checked = check(&self.cluster, name).await;
         let problem = checked.as_ref().err().map(|why| why.problem);
-        let was_read = !matches!(problem, Some(ProblemKind::Unread | ProblemKind::Missing));
+        let was_read = !matches!(
+            problem,
+            Some(ProblemKind::Unread | ProblemKind::Cold | ProblemKind::Missing)
+        );
         let is_segment = matches!(name, WalFileName::Segment(_));
         let bytes = *checked.as_ref().unwrap_or(&0);
         self.progress.done.fetch_add(bytes, Ordering::Relaxed);
