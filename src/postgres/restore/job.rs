@@ -133,36 +133,51 @@ impl<'a> RestoreJob<'a> {
         recovery::settings(&self.plan, &self.choices)
     }
 
-<<<<<<< HEAD
-    /// Restores the files; `progress` tells how far that is. Errors: also
-    /// [`BeingDeleted`](crate::postgres::protection::BeingDeleted).
-=======
     /// What must be thawed before the plan can be carried out.
     pub async fn cold(&self) -> anyhow::Result<ColdObjects> {
         cold::survey(&self.cluster, &self.plan).await
     }
 
-    /// Has that thawed, and waits for it.
+    /// Has that thawed, and waits for it; retention leaves it meanwhile.
     pub async fn thaw(&self, cold: &ColdObjects, progress: &ThawProgress) -> anyhow::Result<()> {
-        cold::thaw(&self.cluster, cold, &self.settings.restore, progress).await
+        let mut held = self.lease.lock().await;
+        *held = self.hold().await?;
+        let work = cold::thaw(&self.cluster, cold, &self.settings.restore, progress);
+        let thawed = match &*held {
+            Some(lease) => lease.while_held(work).await,
+            None => work.await,
+        };
+        if thawed.is_err()
+            && let Some(lease) = held.take()
+        {
+            lease.release().await;
+        }
+        thawed
     }
 
-    /// Restores the files; `progress` tells how far that is.
->>>>>>> 228d78b (Tell what is cold before a restore, and have it thawed)
-    pub async fn restore(&self, progress: Arc<RestoreProgress>) -> anyhow::Result<Restored> {
-        let destination = self.destination()?;
-        check(&self.cluster, &self.plan, destination, &self.choices).await?;
-        let mut held = self.lease.lock().await;
+    /// Says what the restore needs, where it may.
+    async fn hold(&self) -> anyhow::Result<Option<Lease>> {
         let needs = Needs::of_plan(&self.plan);
         let content = LeaseContent::own(LeaseKind::Restore, needs, LEASE);
-        *held = match register(&self.cluster, content).await? {
+        Ok(match register(&self.cluster, content).await? {
             Ok(lease) => Some(lease),
             // Who restores needs no right to write there.
             Err(error) => {
                 tracing::info!("{}", one_line(&error.into()));
                 None
             }
-        };
+        })
+    }
+
+    /// Restores the files; `progress` tells how far that is. Errors: also
+    /// [`BeingDeleted`](crate::postgres::protection::BeingDeleted).
+    pub async fn restore(&self, progress: Arc<RestoreProgress>) -> anyhow::Result<Restored> {
+        let destination = self.destination()?;
+        check(&self.cluster, &self.plan, destination, &self.choices).await?;
+        let mut held = self.lease.lock().await;
+        if held.is_none() {
+            *held = self.hold().await?;
+        }
         let workers = self.settings.restore.workers;
         let work = restore(
             &self.cluster,
