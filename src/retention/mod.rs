@@ -4,11 +4,20 @@
 //! promised. The answer is a [`Plan`] in which every item has its reasons; its [`Deletions`] have a digest, so that what
 //! is deleted is what was printed. Whatever is not known is kept, and so is whatever it might need.
 
+mod clock;
+mod decide;
 mod item;
+#[cfg(test)]
+mod model;
+mod paths;
 mod plan;
 mod policy;
+mod series;
+mod wal;
+mod warnings;
 
 pub use crate::postgres::catalog::WalSpan;
+pub use decide::decide;
 pub use item::{
     BackupWal, Condition, Holdings, Item, ItemId, ItemKind, Lease, LeasedWal, Needs, Pin, WalFacts,
     WalPlace,

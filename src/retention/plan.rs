@@ -37,8 +37,14 @@ pub enum KeepReason {
     Unknown { why: String },
     /// It cannot be restored, but nothing good took its place yet.
     NotReplaced,
+    /// It cannot be restored, and is kept for some days to be looked at.
+    Examine,
     /// It is later than the reference time: a clock may be wrong.
     Ahead,
+    /// Something older by its time comes later in the WAL: when it was made is not known.
+    ClockDoubted,
+    /// Several items are later than this machine's clock, which therefore may be wrong: nothing goes.
+    ClockWrong,
     /// A history file cannot be read: which base backups a timeline needs is not known.
     PathUnknown { timeline: TimelineId },
     /// The policy says nothing of its kind.
@@ -132,7 +138,9 @@ pub enum WalReason {
     NoBackup,
     /// Where this timeline comes from is not known.
     PathUnknown { timeline: TimelineId },
-    /// The policy says nothing of base backups.
+    /// Several items are later than this machine's clock: nothing goes.
+    ClockWrong,
+    /// The policy has no recovery window.
     NoPolicy,
 }
 
@@ -206,7 +214,7 @@ impl Plan {
 /// What goes: all that applying a plan may delete. WAL goes last, since items that are still there may need it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Deletions {
-    /// By kind and name.
+    /// By kind and name; not the order in which they go.
     pub items: Vec<ItemId>,
     /// By timeline and place.
     pub wal: Vec<WalSpan>,
@@ -237,44 +245,21 @@ impl Deletions {
         PlanDigest(hash.to_hex()[..PlanDigest::DIGITS].to_string())
     }
 
-    /// What of it a newer decision would not delete: something came to need it since.
-    pub fn not_in(&self, newer: &Self, size: SegmentSize) -> Self {
-        let items = self
-            .items
+    /// The items in an order in which they may go one by one: what others need goes after those, which are newer.
+    pub fn items_in_order(&self) -> impl Iterator<Item = &ItemId> + '_ {
+        self.items.iter().rev()
+    }
+
+    /// What a newer decision deletes, too: what came to be needed since stays.
+    pub fn still_in(&self, newer: &Self) -> Self {
+        let still = |item: &&ItemId| newer.items.binary_search(item).is_ok();
+        let wal = self
+            .wal
             .iter()
-            .filter(|item| newer.items.binary_search(item).is_err());
-        let mut wal = Vec::new();
-        for span in &self.wal {
-            let mut next = span.first.number(size);
-            let last = span.last.number(size);
-            let name = |number| SegmentName::from_number(span.timeline(), number, size);
-            for other in newer
-                .wal
-                .iter()
-                .filter(|other| other.timeline() == span.timeline())
-            {
-                let (from, to) = (other.first.number(size), other.last.number(size));
-                if from > last || to < next {
-                    continue;
-                }
-                if from > next {
-                    wal.push(WalSpan {
-                        first: name(next),
-                        last: name(from - 1),
-                    });
-                }
-                next = to + 1;
-            }
-            if next <= last {
-                wal.push(WalSpan {
-                    first: name(next),
-                    last: span.last,
-                });
-            }
-        }
+            .flat_map(|span| newer.wal.iter().filter_map(|other| span.common(other)));
         Self {
-            items: items.cloned().collect(),
-            wal,
+            items: self.items.iter().filter(still).cloned().collect(),
+            wal: wal.collect(),
         }
     }
 }
@@ -346,14 +331,12 @@ mod tests {
     }
 
     #[test]
-    fn what_a_newer_decision_keeps_is_told() {
+    fn what_a_newer_decision_keeps_stays() {
         let old = deletions(&["base:a", "base:b"], &[(1, 10), (20, 21)]);
         let newer = deletions(&["base:b", "base:c"], &[(2, 3), (6, 30)]);
-        assert_eq!(
-            old.not_in(&newer, size()),
-            deletions(&["base:a"], &[(1, 1), (4, 5)])
-        );
-        assert!(old.not_in(&old, size()).is_empty());
+        let still = deletions(&["base:b"], &[(2, 3), (6, 10), (20, 21)]);
+        assert_eq!(old.still_in(&newer), still);
+        assert_eq!(old.still_in(&old), old);
     }
 
     #[test]

@@ -98,6 +98,22 @@ pub struct KindPolicy {
     pub minimum: u32,
 }
 
+impl KindPolicy {
+    /// A longer time between two items is not what the policy lets expect. That of the shortest tier is passed only when
+    /// backups are rarer than the next but one, or fail again and again.
+    pub fn longest_gap(&self) -> TimeDelta {
+        let days = match self.tiers.iter().next() {
+            Some((Tier::Hourly, _)) => 2,
+            Some((Tier::Daily, _)) => 8,
+            None | Some((Tier::Weekly, _)) => 32,
+            Some((Tier::Monthly, _)) => 93,
+            Some((Tier::Quarterly, _)) => 367,
+            Some((Tier::Yearly, _)) => 735,
+        };
+        TimeDelta::days(days)
+    }
+}
+
 /// What is promised. A kind without a tier, and base backups without a window either, are all kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {

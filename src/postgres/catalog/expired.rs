@@ -38,6 +38,14 @@ impl WalSpan {
         numbers.map(move |number| SegmentName::from_number(self.first.timeline, number, size))
     }
 
+    /// The segments that are in both.
+    pub fn common(&self, other: &Self) -> Option<Self> {
+        self.overlaps(other).then(|| Self {
+            first: self.first.max(other.first),
+            last: self.last.min(other.last),
+        })
+    }
+
     /// What is left of it without another one.
     pub fn without(self, other: &Self, size: SegmentSize) -> Vec<Self> {
         if !self.overlaps(other) {

@@ -133,18 +133,21 @@ impl TimelinePath {
     /// Whether a backup lies on the path wholly: its start, and its stop before the path leaves its timeline. Servers
     /// before 15 do not check that.
     pub fn carries(&self, backup: &BackupDescription) -> bool {
-        let within = |timeline: TimelineId, lsn: Lsn| {
-            let begins = self
-                .history
-                .begin_of(timeline)
-                .is_some_and(|begin| begin <= lsn);
-            let ends = self
-                .history
-                .end_of(timeline)
-                .is_some_and(|end| end.is_none_or(|end| lsn <= end));
-            begins && ends
-        };
-        within(backup.timeline, backup.start_lsn) && within(backup.stop_timeline, backup.stop_lsn)
+        self.holds(backup.timeline, backup.start_lsn)
+            && self.holds(backup.stop_timeline, backup.stop_lsn)
+    }
+
+    /// Whether a place lies on the path; the place where the path leaves a timeline still does.
+    pub fn holds(&self, timeline: TimelineId, lsn: Lsn) -> bool {
+        let begins = self
+            .history
+            .begin_of(timeline)
+            .is_some_and(|begin| begin <= lsn);
+        let ends = self
+            .history
+            .end_of(timeline)
+            .is_some_and(|end| end.is_none_or(|end| lsn <= end));
+        begins && ends
     }
 
     /// The number of the first segment that is read of a timeline on the path: the one in which it begins. Recovery
@@ -154,7 +157,7 @@ impl TimelinePath {
     }
 
     /// The ranges of segment numbers that are read of each timeline: from the first to before the second number.
-    fn segment_ranges(&self) -> Vec<(TimelineId, u64, u64)> {
+    pub fn segment_ranges(&self) -> Vec<(TimelineId, u64, u64)> {
         let path: Vec<TimelineId> = self.history.path().collect();
         let end = |at: usize| {
             path.get(at + 1)

@@ -1,0 +1,218 @@
+//! How old items are, and how far that is believed: clocks jump, and what was made under a wrong one must not make the
+//! rest old.
+
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+
+use super::item::{Holdings, Item};
+use super::paths::Paths;
+
+/// By how much clocks of different machines may differ.
+const SKEW: TimeDelta = TimeDelta::hours(1);
+/// So many good items that are later than this machine's clock prove that it may be wrong.
+const MOST_AHEAD: usize = 3;
+/// On so many days there are items behind a jump until it is believed.
+const DAYS_TO_BELIEVE: usize = 3;
+/// For so long an item stays of which it is not known when it was made.
+pub(super) const DOUBTED: TimeDelta = TimeDelta::days(32);
+
+/// How far an item's time is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Trust {
+    Sure,
+    /// Others contradict it: the WAL tells which of two came first, and most of them agree.
+    Doubted,
+    /// It is later than this machine's clock.
+    Ahead,
+}
+
+/// When an item was made, as far as that can be told.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Made {
+    /// Of a doubted item: within what lies before and behind it in the WAL.
+    pub time: DateTime<Utc>,
+    pub trust: Trust,
+}
+
+/// When each item was made, in their order; and whether this machine's clock may be wrong.
+pub(super) fn made(holdings: &Holdings, paths: &Paths<'_>) -> (Vec<Made>, bool) {
+    let latest = holdings.now + SKEW;
+    let is_ahead = |item: &&Item| item.is_good() && item.time > latest;
+    let wrong = holdings.items.iter().filter(is_ahead).count() >= MOST_AHEAD;
+    let trust = |item: &Item| {
+        if item.time > latest {
+            Trust::Ahead
+        } else {
+            Trust::Sure
+        }
+    };
+    let mut made: Vec<Made> = holdings
+        .items
+        .iter()
+        .map(|item| Made {
+            time: item.time,
+            trust: trust(item),
+        })
+        .collect();
+    let mut judged = vec![false; made.len()];
+    // An item is judged along the newest path that it lies on: what came after it has a say.
+    for path in paths.newest_first() {
+        let on_path = |(at, item): (usize, &Item)| {
+            let place = item
+                .place()
+                .filter(|place| path.holds(place.timeline, place.lsn))?;
+            (made[at].trust != Trust::Ahead).then_some((place.lsn, item.time, at))
+        };
+        let mut order: Vec<_> = holdings
+            .items
+            .iter()
+            .enumerate()
+            .filter_map(on_path)
+            .collect();
+        order.sort_unstable();
+        let times: Vec<DateTime<Utc>> = order.iter().map(|(_, time, _)| *time).collect();
+        for ((_, time, at), bounds) in order.iter().zip(bounds(&times)) {
+            if std::mem::replace(&mut judged[*at], true) {
+                continue;
+            }
+            let (from, to) = bounds;
+            if *time < from - SKEW || *time > to + SKEW {
+                made[*at] = Made {
+                    time: (*time).clamp(from, to),
+                    trust: Trust::Doubted,
+                };
+            }
+        }
+    }
+    (made, wrong)
+}
+
+/// For each of these times, which should ascend: between which it lies of those that do. The most days that ascend are
+/// believed, for old days have few items left.
+fn bounds(times: &[DateTime<Utc>]) -> Vec<(DateTime<Utc>, DateTime<Utc>)> {
+    let days: Vec<&[DateTime<Utc>]> = times
+        .chunk_by(|a, b| a.date_naive() == b.date_naive())
+        .collect();
+    let starts: Vec<DateTime<Utc>> = days.iter().map(|day| day[0]).collect();
+    let believed = days
+        .iter()
+        .zip(ascending(&starts))
+        .flat_map(|(day, yes)| day.iter().map(move |_| yes));
+    let believed: Vec<bool> = believed.collect();
+    let (mut from, mut to) = (
+        DateTime::<Utc>::MIN_UTC + SKEW,
+        DateTime::<Utc>::MAX_UTC - SKEW,
+    );
+    let mut bounds = vec![(from, to); times.len()];
+    for at in 0..times.len() {
+        bounds[at].0 = from;
+        from = if believed[at] {
+            from.max(times[at])
+        } else {
+            from
+        };
+    }
+    for at in (0..times.len()).rev() {
+        bounds[at].1 = to.max(bounds[at].0);
+        to = if believed[at] { to.min(times[at]) } else { to };
+    }
+    bounds
+}
+
+/// Which of these belong to the longest of their ascending parts.
+fn ascending(times: &[DateTime<Utc>]) -> Vec<bool> {
+    // For each length the place where the part of that length ends that ends earliest; and what precedes each.
+    let (mut ends, mut before) = (Vec::<usize>::new(), vec![None; times.len()]);
+    for (at, time) in times.iter().enumerate() {
+        let length = ends.partition_point(|end| times[*end] <= *time);
+        before[at] = length.checked_sub(1).map(|shorter| ends[shorter]);
+        match ends.get_mut(length) {
+            Some(end) => *end = at,
+            None => ends.push(at),
+        }
+    }
+    let (mut believed, mut next) = (vec![false; times.len()], ends.last().copied());
+    while let Some(at) = next {
+        believed[at] = true;
+        next = before[at];
+    }
+    believed
+}
+
+/// How many of these times, which ascend, are believed to be no jump of a clock. The last of them is the reference time.
+/// A longer time than `jump` without an item is a jump: the clock's, or backups had stopped.
+pub(super) fn believed(times: &[DateTime<Utc>], jump: TimeDelta) -> usize {
+    let mut days: Vec<NaiveDate> = times.iter().map(DateTime::date_naive).collect();
+    days.dedup();
+    let first_new = days
+        .len()
+        .checked_sub(DAYS_TO_BELIEVE - 1)
+        .and_then(|at| days.get(at));
+    let from = first_new.map_or(1, |day| {
+        times.partition_point(|time| time.date_naive() < *day)
+    });
+    let is_jump = |at: &usize| times[*at] - times[at - 1] > jump;
+    (from.max(1)..times.len())
+        .find(is_jump)
+        .unwrap_or(times.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn day(day: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(day * 86400 + 1_700_000_000, 0).unwrap()
+    }
+
+    fn reference(days: &[i64]) -> Option<i64> {
+        let times: Vec<_> = days.iter().map(|at| day(*at)).collect();
+        let believed = believed(&times, TimeDelta::days(32));
+        days[..believed].last().copied()
+    }
+
+    #[test]
+    fn the_reference_is_the_newest_until_it_is_far_from_the_rest() {
+        assert_eq!(reference(&[]), None);
+        assert_eq!(reference(&[1]), Some(1));
+        assert_eq!(reference(&[1, 2, 34]), Some(34));
+        assert_eq!(reference(&[1, 2, 40]), Some(2));
+        assert_eq!(reference(&[1, 2, 40, 41]), Some(2));
+        assert_eq!(
+            reference(&[1, 2, 40, 40, 40, 41]),
+            Some(2),
+            "days count, not items"
+        );
+        assert_eq!(reference(&[1, 2, 40, 41, 42]), Some(42));
+        assert_eq!(reference(&[1, 30000]), Some(1));
+        assert_eq!(
+            reference(&[0, 90, 180, 270, 360]),
+            Some(180),
+            "rarer than the policy lets expect"
+        );
+    }
+
+    #[test]
+    fn most_items_tell_whose_clock_was_wrong() {
+        let doubted = |days: &[i64]| {
+            let times: Vec<_> = days.iter().map(|at| day(*at)).collect();
+            let outside = |(at, (from, to)): (usize, (DateTime<Utc>, DateTime<Utc>))| {
+                (times[at] < from || times[at] > to).then_some(days[at])
+            };
+            bounds(&times)
+                .into_iter()
+                .enumerate()
+                .filter_map(outside)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(doubted(&[1, 2, 3, 3, 4]), [0; 0]);
+        assert_eq!(doubted(&[1, 2, 900, 3, 4]), [900]);
+        assert_eq!(doubted(&[1, 2, 900, 901, 3, 4, 5]), [900, 901]);
+        assert_eq!(
+            doubted(&[1, 2, 900, 900, 900, 3, 4]),
+            [900, 900, 900],
+            "days count"
+        );
+        assert_eq!(doubted(&[400, 401, 402, 1, 2, 403]), [1, 2]);
+        assert_eq!(doubted(&[400, 401, 1]), [1]);
+    }
+}

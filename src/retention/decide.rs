@@ -1,0 +1,311 @@
+//! The decision.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+
+use super::clock::{self, Made};
+use super::item::{Condition, Holdings, Item, ItemId, ItemKind, Needs};
+use super::paths::Paths;
+use super::plan::{DeleteReason, ItemDecision, KeepReason, Plan, Reference, Verdict, WalReason};
+use super::policy::Policy;
+use super::series::{Member, Series};
+use super::wal::Begin;
+
+/// Decides what is kept and what goes.
+///
+/// Nothing of a kind that the policy says nothing of ever goes, nor what is not known, nor what anything kept may need.
+pub fn decide(holdings: &Holdings, policy: &Policy) -> Plan {
+    let paths = Paths::new(holdings);
+    let (made, clock_wrong) = clock::made(holdings, &paths);
+    let series = by_series(holdings, policy, &made);
+    let base = series.get(&(ItemKind::Base, ""));
+    let mut keep = Keeping::new(&holdings.items);
+    if clock_wrong {
+        keep.all(|_| true, || KeepReason::ClockWrong);
+    }
+    for kind in ItemKind::ALL
+        .into_iter()
+        .filter(|kind| !policy.limits(*kind))
+    {
+        keep.all(|item| item.id.kind == kind, || KeepReason::NoPolicy);
+    }
+    if let Some(timeline) = paths.unknown.first() {
+        let is_base = |item: &Item| item.id.kind == ItemKind::Base;
+        keep.all(is_base, || KeepReason::PathUnknown {
+            timeline: *timeline,
+        });
+    }
+    for each in series.values() {
+        each.reasons()
+            .into_iter()
+            .for_each(|(at, reason)| keep.add(at, reason));
+    }
+    let begins = base
+        .map(|base| windows(base, policy, &paths, &mut keep))
+        .unwrap_or_default();
+    keep.pinned(holdings, &series);
+    keep.leased(holdings);
+    keep.needed();
+    let mut needed = Vec::new();
+    match base.and_then(Series::newest) {
+        _ if clock_wrong => needed = paths.all(WalReason::ClockWrong),
+        _ if policy.window.is_none() => needed = paths.all(WalReason::NoPolicy),
+        None => needed = paths.all(WalReason::NoBackup),
+        Some(_) => begins
+            .iter()
+            .for_each(|begin| needed.extend(paths.of_window(begin))),
+    }
+    needed.extend(paths.unknown.iter().flat_map(|timeline| {
+        paths.all(WalReason::PathUnknown {
+            timeline: *timeline,
+        })
+    }));
+    for lease in &holdings.leases {
+        needed.extend(
+            lease
+                .wal
+                .iter()
+                .flat_map(|wal| paths.of_lease(wal, &lease.id, &lease.holder)),
+        );
+    }
+    for (item, _) in holdings
+        .items
+        .iter()
+        .zip(&keep.reasons)
+        .filter(|(_, reasons)| !reasons.is_empty())
+    {
+        match (item.wal, &item.condition) {
+            (Some(wal), _) => needed.extend(paths.of_backup(&item.id, wal)),
+            (None, Condition::Unknown(_)) if item.id.kind == ItemKind::Base => {
+                needed.extend(paths.around(&item.id, item.began, holdings));
+            }
+            _ => (),
+        }
+    }
+    Plan {
+        references: references(&series),
+        wal: paths.decide(&needed),
+        warnings: super::warnings::warnings(
+            holdings,
+            policy,
+            &paths.unknown,
+            clock_wrong,
+            &keep.reasons,
+        ),
+        items: verdicts(&series, keep),
+    }
+}
+
+type BySeries<'a> = BTreeMap<(ItemKind, &'a str), Series<'a>>;
+
+fn by_series<'a>(holdings: &'a Holdings, policy: &Policy, made: &[Made]) -> BySeries<'a> {
+    let mut members: BTreeMap<(ItemKind, &str), Vec<Member<'a>>> = BTreeMap::new();
+    for (at, (item, made)) in holdings.items.iter().zip(made).enumerate() {
+        let of = members.entry((item.id.kind, &item.series)).or_default();
+        of.push(Member {
+            at,
+            item,
+            made: *made,
+        });
+    }
+    let series = |(key, members): ((ItemKind, &'a str), _)| {
+        (key, Series::new(members, policy.of(key.0), policy.zone))
+    };
+    members.into_iter().map(series).collect()
+}
+
+/// Keeps the base backups of the recovery window, and tells where it begins on each timeline.
+fn windows<'a>(
+    base: &'a Series<'a>,
+    policy: &Policy,
+    paths: &Paths<'a>,
+    keep: &mut Keeping<'a>,
+) -> Vec<Begin<'a>> {
+    let (Some(window), Some(newest)) = (policy.window, base.newest()) else {
+        return Vec::new();
+    };
+    let from = newest
+        .made
+        .time
+        .checked_sub_signed(window)
+        .unwrap_or(DateTime::<Utc>::MIN_UTC);
+    for member in base.good().iter().filter(|member| member.made.time > from) {
+        keep.add(member.at, KeepReason::Window);
+    }
+    let begins = paths.begins(base.good(), from);
+    for begin in &begins {
+        if let Some(backup) = begin.backup {
+            keep.add(
+                backup.at,
+                KeepReason::WindowBegin {
+                    timeline: begin.timeline,
+                },
+            );
+        }
+    }
+    begins
+}
+
+/// The reasons to keep each item, as they are found.
+struct Keeping<'a> {
+    items: &'a [Item],
+    places: BTreeMap<&'a ItemId, usize>,
+    reasons: Vec<BTreeSet<KeepReason>>,
+}
+
+impl<'a> Keeping<'a> {
+    fn new(items: &'a [Item]) -> Self {
+        let places = items
+            .iter()
+            .enumerate()
+            .map(|(at, item)| (&item.id, at))
+            .collect();
+        Self {
+            items,
+            places,
+            reasons: vec![BTreeSet::new(); items.len()],
+        }
+    }
+
+    fn add(&mut self, at: usize, reason: KeepReason) {
+        self.reasons[at].insert(reason);
+    }
+
+    fn all(&mut self, which: impl Fn(&Item) -> bool, reason: impl Fn() -> KeepReason) {
+        for (item, reasons) in self.items.iter().zip(&mut self.reasons) {
+            if which(item) {
+                reasons.insert(reason());
+            }
+        }
+    }
+
+    fn pinned(&mut self, holdings: &Holdings, series: &BySeries<'_>) {
+        for pin in &holdings.pins {
+            let Some(at) = self.places.get(&pin.item).copied() else {
+                continue;
+            };
+            let item = &self.items[at];
+            let newest = series
+                .get(&(item.id.kind, item.series.as_str()))
+                .and_then(Series::newest);
+            let reference = newest.map(|newest| newest.made.time);
+            let over = pin
+                .expires
+                .zip(reference)
+                .is_some_and(|(expires, reference)| expires < reference);
+            if !over {
+                let (id, reason, expires) = (pin.id.clone(), pin.reason.clone(), pin.expires);
+                self.add(
+                    at,
+                    KeepReason::Pin {
+                        id,
+                        reason,
+                        expires,
+                    },
+                );
+            }
+        }
+    }
+
+    fn leased(&mut self, holdings: &Holdings) {
+        for lease in &holdings.leases {
+            for item in &lease.items {
+                if let Some(at) = self.places.get(item).copied() {
+                    self.add(
+                        at,
+                        KeepReason::Lease {
+                            id: lease.id.clone(),
+                            holder: lease.holder.clone(),
+                        },
+                    );
+                }
+            }
+        }
+    }
+
+    /// Keeps what kept ones need, and what those need.
+    fn needed(&mut self) {
+        let mut waiting: Vec<usize> = (0..self.items.len())
+            .filter(|at| !self.reasons[*at].is_empty())
+            .collect();
+        while let Some(at) = waiting.pop() {
+            let item = &self.items[at];
+            let (found, reason): (Vec<usize>, _) = match &item.needs {
+                Needs::Known(needs) => {
+                    let found = needs
+                        .iter()
+                        .filter_map(|id| self.places.get(id).copied())
+                        .collect();
+                    (
+                        found,
+                        KeepReason::NeededBy {
+                            item: item.id.clone(),
+                        },
+                    )
+                }
+                Needs::Unknown => {
+                    let is_older =
+                        |other: &Item| other.id.kind == item.id.kind && other.began < item.began;
+                    let older = self
+                        .items
+                        .iter()
+                        .enumerate()
+                        .filter(|(_, other)| is_older(other));
+                    (
+                        older.map(|(at, _)| at).collect(),
+                        KeepReason::MayBeNeededBy {
+                            item: item.id.clone(),
+                        },
+                    )
+                }
+            };
+            for found in found {
+                if self.reasons[found].is_empty() {
+                    waiting.push(found);
+                }
+                self.add(found, reason.clone());
+            }
+        }
+    }
+}
+
+fn references(series: &BySeries<'_>) -> Vec<Reference> {
+    let reference = |((kind, name), series): (&(ItemKind, &str), &Series<'_>)| {
+        let newest = series.newest()?;
+        let (time, item) = (newest.made.time, newest.item.id.clone());
+        Some(Reference {
+            kind: *kind,
+            series: name.to_string(),
+            time,
+            item,
+        })
+    };
+    series.iter().filter_map(reference).collect()
+}
+
+fn verdicts(series: &BySeries<'_>, keep: Keeping<'_>) -> Vec<ItemDecision> {
+    let mut reasons = keep.reasons;
+    let members = series
+        .values()
+        .flat_map(|series| series.members().iter().map(move |member| (series, member)));
+    let decision = |(series, member): (&Series<'_>, &Member<'_>)| {
+        let item = member.item;
+        let reasons = std::mem::take(&mut reasons[member.at]);
+        let verdict = match (&item.condition, reasons.is_empty()) {
+            (_, false) => Verdict::Keep(reasons.into_iter().collect()),
+            (Condition::Bad(why), true) => Verdict::Delete(DeleteReason::Bad { why: why.clone() }),
+            _ => Verdict::Delete(DeleteReason::Expired {
+                tiers: series.missed(member),
+            }),
+        };
+        ItemDecision {
+            id: item.id.clone(),
+            series: item.series.clone(),
+            time: item.time,
+            size: item.size,
+            verdict,
+        }
+    };
+    members.map(decision).collect()
+}
