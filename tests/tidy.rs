@@ -198,6 +198,7 @@ const ORDER: &[&str] = &[
     "repository",
     "restore",
     "planning",
+    "lifecycle",
     "check",
 ];
 const CORE_MODULES: &[&str] = &["postgres::types", "postgres::catalog"];

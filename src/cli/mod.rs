@@ -12,6 +12,7 @@ mod documents;
 mod exit;
 mod find;
 mod init;
+mod lifecycle;
 mod output;
 mod planning;
 mod progress;
@@ -73,6 +74,8 @@ enum Verb {
     Wal(wal::Args),
     /// Copy, verify and measure everything that is kept of the cluster.
     Repo(repo::Args),
+    /// Print or set the rules by which the bucket may clean up by itself. None of them deletes what retention keeps.
+    Lifecycle(lifecycle::Args),
     /// Find what happened: tables dropped or truncated, rows deleted, restore points; and how to restore to just before.
     Find(find::Args),
     /// Show the plan for a target, without doing anything; without a target, the time ranges that can be restored.
@@ -160,6 +163,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Repo(args) => {
             let context = context()?;
             context.block_on(repo::run(&context, args))
+        }
+        Verb::Lifecycle(args) => {
+            let context = context()?;
+            context.block_on_one_thread(lifecycle::run(&context, &args))
         }
         Verb::Find(args) => {
             let context = context()?;

@@ -50,6 +50,14 @@ impl Encryption {
     }
 }
 
+impl Settings {
+    /// Days for which the bucket keeps versions that were replaced or deleted; `None`: for ever.
+    pub fn keeps_versions(&self) -> Option<u32> {
+        let set = self.s3.keep_versions?;
+        u32::try_from(set.as_secs().div_ceil(DAY)).ok()
+    }
+}
+
 settings! {
     /// Where the archive is.
     repository: Repository {
@@ -95,8 +103,11 @@ settings! {
         /// Storage class of WAL. When not set: the bucket's default. Classes that must be restored before they are read
         /// are no place for it.
         storage_class_wal: Option<String> = SettingType::Word, Unset("STANDARD_IA");
-        /// Storage class of base backups.
+        /// Storage class of base backups when they are taken; section retention_base has those of older ones.
         storage_class_base: Option<String> = SettingType::Word, Unset("STANDARD_IA");
+        /// How long the bucket keeps versions that were replaced or deleted, in whole days: `walden lifecycle` makes a
+        /// rule of it. When not set: 30 days longer than retention keeps anything, without retention for ever.
+        keep_versions: Option<Duration> = LIMIT, Unset("90d");
         /// Objects of this size and more are stored in parts of 16 MiB.
         multipart_threshold: u64 = SettingType::Size { min: 5 * MIB, max: 5 * GIB }, Value("64MiB");
         /// Requests under way at once.

@@ -13,6 +13,7 @@ pub mod dump;
 pub mod idle;
 pub mod index;
 pub mod layout;
+pub mod lifecycle;
 pub mod load;
 pub mod names;
 pub mod object_problem;

@@ -213,12 +213,23 @@ impl Bucket {
             .unwrap_or_else(|error| panic!("{method} {key}: {error}"))
     }
 
+    /// A request about a part of the bucket's own configuration, such as `lifecycle`.
+    pub fn of_bucket(&self, method: &str, what: &str, body: &str) -> Answer {
+        let url = format!("{}/{}?{what}=", self.endpoint, self.name);
+        let answer = self.ask(method, &url, body.as_bytes());
+        answer.unwrap_or_else(|error| panic!("{method} {what}: {error}"))
+    }
+
     /// The same; what curl said when there was no whole answer.
     pub fn try_request(&self, method: &str, key: &str, body: &[u8]) -> Result<Answer, String> {
         let mut url = format!("{}/{}", self.endpoint, self.name);
         if !key.is_empty() {
             url.push_str(&format!("/walden/store/{key}"));
         }
+        self.ask(method, &url, body)
+    }
+
+    fn ask(&self, method: &str, url: &str, body: &[u8]) -> Result<Answer, String> {
         let mut curl = Command::new("curl");
         // Older versions do not say by themselves that the body is not signed.
         curl.args([
@@ -244,10 +255,14 @@ impl Bucket {
         if !body.is_empty() {
             let file = folder.path().join("body");
             std::fs::write(&file, body).expect("write the body");
+            if url.contains('?') {
+                // Required of configurations.
+                curl.arg("-H").arg(format!("Content-MD5: {}", md5(&file)));
+            }
             curl.arg("-T").arg(file);
         }
         let mut child = curl
-            .arg(&url)
+            .arg(url)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -288,6 +303,17 @@ impl Bucket {
     pub fn segment_key(segment: &str) -> String {
         format!("main/wal/{}/{segment}.zst", &segment[..16])
     }
+}
+
+/// As a header has it.
+fn md5(file: &Path) -> String {
+    let script = "openssl dgst -md5 -binary \"$1\" | base64";
+    let output = Command::new("sh")
+        .args(["-c", script, "sh"])
+        .arg(file)
+        .output()
+        .expect("run openssl");
+    String::from_utf8_lossy(&output.stdout).trim().to_string()
 }
 
 fn parsed(output: &[u8]) -> Answer {

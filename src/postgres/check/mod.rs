@@ -8,6 +8,7 @@ mod configuration;
 mod end_to_end;
 mod hook;
 mod hook_target;
+mod lifecycle;
 mod location;
 mod owner;
 mod recovery;
@@ -118,13 +119,24 @@ pub async fn run(request: &CheckRequest<'_>) -> Vec<Verdict> {
     let wanted = [
         store::CHECKS,
         recovery::CHECKS,
-        &[Check::Identity, Check::EndToEnd, Check::Archiver],
+        &[
+            Check::Lifecycle,
+            Check::Identity,
+            Check::EndToEnd,
+            Check::Archiver,
+        ],
     ]
     .concat();
     let repository = match request.wants(&wanted) {
         true => store::check(request, &mut verdicts).await,
         false => None,
     };
+    if request.wants(&[Check::Lifecycle]) {
+        verdicts.push(match &repository {
+            Some(_) => lifecycle::check(request).await,
+            None => Check::Lifecycle.because(Check::Repository),
+        });
+    }
     let user = match request.wants(SERVER) || request.wants(&[Check::Service, Check::Owner]) {
         true => check_server(request, repository.clone(), &mut verdicts).await,
         false => None,

@@ -16,6 +16,7 @@ pub enum Check {
     CreateOnlyLarge,
     Clock,
     Encryption,
+    Lifecycle,
     Owner,
     Place,
     Server,
@@ -73,6 +74,11 @@ impl Check {
             Self::Encryption,
             "encryption",
             "Does the store encrypt what it keeps?",
+        ),
+        (
+            Self::Lifecycle,
+            "lifecycle",
+            "Does the bucket leave alone what a restore needs at once?",
         ),
         (
             Self::Owner,

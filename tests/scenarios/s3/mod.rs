@@ -9,6 +9,7 @@ mod end_to_end;
 mod errors;
 mod faults;
 mod headers;
+mod lifecycle;
 mod parts;
 mod proxy;
 mod replay;
