@@ -197,6 +197,7 @@ const ORDER: &[&str] = &[
     "dump",
     "repository",
     "restore",
+    "expiry",
     "planning",
     "lifecycle",
     "check",

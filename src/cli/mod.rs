@@ -18,6 +18,7 @@ mod planning;
 mod progress;
 mod repo;
 mod restore;
+mod retention;
 mod serve;
 mod status;
 mod target;
@@ -82,6 +83,8 @@ enum Verb {
     Target(target::Args),
     /// Restore a cluster to a moment, beside the original.
     Restore(restore::Args),
+    /// Keep what the policy says, and delete the rest safely.
+    Retention(retention::Args),
     /// Show the settings in force, or a commented example file.
     Config(config::Args),
 }
@@ -179,6 +182,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Restore(args) => {
             let context = context()?;
             context.block_on(restore::run(&context, args))
+        }
+        Verb::Retention(args) => {
+            let context = context()?;
+            context.block_on(retention::run(&context, args))
         }
         Verb::Config(args) => match args.verb {
             config::ConfigVerb::Example => config::example(),

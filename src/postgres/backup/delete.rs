@@ -1,6 +1,7 @@
 //! Deleting a base backup: what would go, what can no longer be restored, and what forbids it; then the deletion.
 
 use anyhow::{Context, anyhow};
+use chrono::Utc;
 use serde::Serialize;
 
 use super::cleanup::{delete_all, keys};
@@ -12,6 +13,7 @@ use crate::postgres::layout::BackupId;
 use crate::postgres::load::{
     LoadedBackups, LoadedHistories, load_backups, load_histories, load_wal,
 };
+use crate::postgres::protection::{Deletion, Expiry, ExpiryOutcome, Needs, StoredLease};
 use crate::postgres::types::{Lsn, SegmentName, TimelineId, WalFileName};
 use crate::repo::SealedObject;
 use crate::storage::Key;
@@ -109,10 +111,51 @@ pub async fn plan_delete(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Del
     })
 }
 
-/// Carries a plan out: the manifest goes first, so that the backup stops existing at once. Of an unfinished backup the
-/// reservation goes first: a process that still takes it sees that once it has written its manifest, and takes that
-/// back. Safe to repeat. Errors: the store's; or the backup was completed meanwhile, and all that belongs to it is left.
+/// Carries a plan out, unless somebody reads the backup: then it is left. Safe to repeat. Errors: the store's; it is read;
+/// another deletion is under way; or the backup was completed meanwhile, and all that belongs to it is left.
 pub async fn delete(cluster: &Cluster, plan: &DeletePlan) -> anyhow::Result<()> {
+    let mut deletion = Deletion::begin(cluster).await?;
+    let needs = Needs {
+        backups: [plan.id.clone()].into(),
+        ..Needs::default()
+    };
+    // As of an interrupted one: nothing that others deleted is forgotten.
+    let expiry = Expiry::load(cluster).await?;
+    let mut gone_backups = expiry.gone_backups;
+    gone_backups.insert(plan.id.clone());
+    let outcome = ExpiryOutcome {
+        ended_at: Utc::now(),
+        deleted: needs.clone(),
+        left: Vec::new(),
+        expired: expiry.expired.spans().to_vec(),
+        gone_backups,
+    };
+    let deleted = async {
+        deletion.announce("by hand", needs.clone()).await?;
+        let readers = deletion.readers().await?;
+        let reads = |lease: &&StoredLease| lease.needs().common(&needs).is_some();
+        if let Some(reader) = readers.iter().find(reads) {
+            let error = anyhow!(
+                "backup \"{}\" is being read by {}",
+                plan.id,
+                reader.holder()
+            );
+            return Err(with_hint(
+                error,
+                "wait until that is over: `walden retention pins` shows it",
+            ));
+        }
+        deletion.while_held(delete_objects(cluster, plan)).await
+    };
+    let deleted = deleted.await;
+    // What was not deleted is no loss if it is gone one day.
+    deletion.end(deleted.is_ok().then_some(&outcome)).await?;
+    deleted
+}
+
+/// The manifest goes first, so that the backup stops existing at once. Of an unfinished backup the reservation goes first:
+/// a process that still takes it sees that once it has written its manifest, and takes that back.
+async fn delete_objects(cluster: &Cluster, plan: &DeletePlan) -> anyhow::Result<()> {
     let storage = cluster.repository.storage();
     let manifest = cluster.layout.manifest(&plan.id);
     if !plan.keys.contains(&manifest) {

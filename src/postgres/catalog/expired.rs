@@ -158,6 +158,9 @@ mod tests {
             for pair in others.windows(2) {
                 let common = set(&pair[..1]).intersection(&set(&pair[1..])).next().is_some();
                 prop_assert_eq!(pair[0].overlaps(&pair[1]), common);
+                let both: Vec<WalSpan> = pair[0].common(&pair[1]).into_iter().collect();
+                let expected = &set(&pair[..1]) & &set(&pair[1..]);
+                prop_assert_eq!(set(&both), expected);
             }
         }
     }

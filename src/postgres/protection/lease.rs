@@ -11,6 +11,7 @@ use tokio::time::sleep;
 
 use super::content::{get, list, put, stored_at};
 use super::needs::Needs;
+use super::process::ProcessIdentity;
 use super::record::{find_intent, load_expired, newest_records};
 use crate::error::{Hint, one_line};
 use crate::postgres::cluster::Cluster;
@@ -46,6 +47,9 @@ pub struct LeaseContent {
     pub holder: String,
     /// By the holder's clock, for people.
     pub begun: DateTime<Utc>,
+    /// Who must be alive for it to count; absent: nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<ProcessIdentity>,
     /// How long it counts after it was stored last.
     pub life_seconds: u64,
     #[serde(default)]
@@ -63,6 +67,7 @@ impl LeaseContent {
             kind,
             holder: format!("process {} on \"{}\"", std::process::id(), host.trim()),
             begun: Utc::now(),
+            process: Some(ProcessIdentity::own()),
             life_seconds: life.as_secs(),
             needs,
             record: None,
@@ -83,7 +88,9 @@ pub struct StoredLease {
 impl StoredLease {
     /// Whether it counts, at a moment of the store's clock.
     pub fn is_live(&self, now: SystemTime) -> bool {
-        now < self.ends()
+        let process = self.content.as_ref().ok();
+        let process = process.and_then(|content| content.process.as_ref());
+        now < self.ends() && !process.is_some_and(ProcessIdentity::is_gone)
     }
 
     /// When it ends unless it is renewed, by the store's clock.
@@ -204,9 +211,10 @@ impl Lease {
         (renewed + life).saturating_sub(boot_time())
     }
 
-    /// Says that other things are needed from now on, and for how long. Errors: the store's.
-    pub async fn change(&mut self, needs: Needs, life: Duration) -> anyhow::Result<()> {
+    /// Leaves a word that outlives this process: what is needed from now on, and for how long. Errors: the store's.
+    pub async fn outlive(&mut self, needs: Needs, life: Duration) -> anyhow::Result<()> {
         (self.content.needs, self.content.life_seconds) = (needs, life.as_secs());
+        self.content.process = None;
         self.renew().await
     }
 

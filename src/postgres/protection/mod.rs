@@ -9,6 +9,7 @@ mod deletion;
 mod lease;
 mod needs;
 mod pin;
+mod process;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ pub use lease::{
 };
 pub use needs::Needs;
 pub use pin::{Pin, StoredPin, pin, pins, unpin};
+pub use process::ProcessIdentity;
 pub use record::{
     Expiry, ExpiryIntent, ExpiryOutcome, LeftItem, RecordNumbers, StoredIntent, find_intent,
     load_expired, newest_records,

@@ -2,9 +2,9 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::postgres::catalog::{RecoveryPlan, WalSpan};
+use crate::postgres::catalog::{BackupDescription, RecoveryPlan, WalPiece, WalSpan};
 use crate::postgres::layout::BackupId;
-use crate::postgres::types::{Lsn, SegmentName, SegmentSize};
+use crate::postgres::types::SegmentName;
 
 /// Parts of what is kept of a cluster: what a reader needs, or what is deleted. One with members that are not known says
 /// nothing certain.
@@ -51,7 +51,7 @@ impl Needs {
 
     /// The WAL that replay may read: at its end the server may ask for more than the plan needs.
     pub fn wal_of_plan(plan: &RecoveryPlan) -> Self {
-        let span = |piece: &crate::postgres::catalog::WalPiece| WalSpan {
+        let span = |piece: &WalPiece| WalSpan {
             first: piece.first,
             last: piece.last,
         };
@@ -68,13 +68,8 @@ impl Needs {
     }
 
     /// One backup, and the WAL from its start to its stop.
-    pub fn of_backup(backup: &crate::postgres::catalog::BackupDescription) -> Self {
-        let size = backup.segment_size;
-        let wal = own_wal(
-            (backup.timeline, backup.start_lsn),
-            (backup.stop_timeline, backup.stop_lsn),
-            size,
-        );
+    pub fn of_backup(backup: &BackupDescription) -> Self {
+        let wal = Self::own_wal(backup);
         match &backup.earlier_backups {
             None => Self::everything(),
             Some(earlier) => Self {
@@ -83,6 +78,17 @@ impl Needs {
                 ..Self::default()
             },
         }
+    }
+
+    /// The segments without which a backup is none. Where the timeline changes in between, both have the segment of the
+    /// change.
+    pub fn own_wal(backup: &BackupDescription) -> Vec<WalSpan> {
+        let timelines = BTreeSet::from([backup.timeline, backup.stop_timeline]);
+        let span = |timeline| WalSpan {
+            first: SegmentName::containing(timeline, backup.start_lsn, backup.segment_size),
+            last: SegmentName::ending_at(timeline, backup.stop_lsn, backup.segment_size),
+        };
+        timelines.into_iter().map(span).collect()
     }
 
     /// Whether nothing is in it.
@@ -145,18 +151,4 @@ impl Needs {
             .or_else(|| wal.map(|span| format!("WAL from {} on", span.first)))
             .or_else(|| from.map(|first| format!("WAL from {first} on")))
     }
-}
-
-/// The segments between two places. Where the timeline changes in between, both have the segment of the change.
-fn own_wal(
-    (timeline, start): (crate::postgres::types::TimelineId, Lsn),
-    (stop_timeline, stop): (crate::postgres::types::TimelineId, Lsn),
-    size: SegmentSize,
-) -> Vec<WalSpan> {
-    let timelines = std::collections::BTreeSet::from([timeline, stop_timeline]);
-    let span = |timeline| WalSpan {
-        first: SegmentName::containing(timeline, start, size),
-        last: SegmentName::ending_at(timeline, stop, size),
-    };
-    timelines.into_iter().map(span).collect()
 }

@@ -203,7 +203,7 @@ impl<'a> RestoreJob<'a> {
         );
         match held.take() {
             Some(mut lease) if is_restored => {
-                if let Err(error) = lease.change(needs, life).await {
+                if let Err(error) = lease.outlive(needs, life).await {
                     tracing::info!("the WAL to replay is not registered: {}", one_line(&error));
                 }
                 *held = Some(lease);

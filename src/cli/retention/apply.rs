@@ -1,0 +1,164 @@
+use std::io::{IsTerminal, Write};
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use anyhow::{Context as _, anyhow};
+use serde::Serialize;
+
+use super::super::progress::{ProgressStep, show};
+use super::super::{Context, Exit, Format, bytes, print_json, print_text};
+use super::policy;
+use crate::cli::exit::wrong_usage;
+use crate::error::{Hint, with_hint};
+use crate::plain::counted;
+use crate::postgres::expiry::ExpiryProgress;
+use crate::postgres::expiry::apply::{Applied, Chosen, Decision, apply, digest};
+use crate::retention::{PlanDigest, WalVerdict};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Delete exactly what `walden retention plan` printed with this digest, or nothing.
+    #[arg(long, value_name = "DIGEST", conflicts_with = "yes", value_parser = parse_digest)]
+    plan: Option<PlanDigest>,
+    /// Do not ask: delete what the policy lets go now.
+    #[arg(long)]
+    yes: bool,
+}
+
+fn parse_digest(text: &str) -> Result<PlanDigest, String> {
+    digest(text).map_err(|error| error.to_string())
+}
+
+/// Deletes. Exit code 1 when something is left that was to go.
+pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
+    let policy = policy(context)?;
+    let cluster = context.cluster().await?;
+    let chosen = match (&args.plan, args.yes) {
+        (Some(digest), _) => Chosen::Printed(digest.clone()),
+        (None, true) => Chosen::Any,
+        (None, false) if !std::io::stdin().is_terminal() => {
+            let error = anyhow!("deleting needs a confirmation");
+            let hint = "name the plan with --plan DIGEST, as `walden retention plan` prints it, or add --yes";
+            return Err(wrong_usage(with_hint(error, hint)));
+        }
+        (None, false) => {
+            let decision = Decision::make(&cluster, &policy, SystemTime::now()).await?;
+            if decision.is_nothing() {
+                print_text("there is nothing to delete\n")?;
+                return Ok(Exit::Success);
+            }
+            if !confirmed(&decision)? {
+                print_text("nothing was deleted\n")?;
+                return Ok(Exit::Failed);
+            }
+            Chosen::Printed(decision.plan.deletions().digest())
+        }
+    };
+    let progress = ExpiryProgress::default();
+    let step = || ProgressStep {
+        done: progress.done.load(Ordering::Relaxed),
+        total: progress.total.load(Ordering::Relaxed),
+        phase: String::new(),
+    };
+    let work = apply(&cluster, &policy, &chosen, &progress);
+    let applied = show(work, "deleted", step)
+        .await
+        .hint("run it again when that is mended: it goes on where it ended")?;
+    match context.format {
+        Format::Json => print_json(&ApplyOutput {
+            complete: applied.is_whole(),
+            applied: &applied,
+        })?,
+        Format::Table => print_text(&in_words(&applied))?,
+    }
+    Ok(match applied.is_whole() {
+        true => Exit::Success,
+        false => Exit::Failed,
+    })
+}
+
+#[derive(Debug, Serialize)]
+struct ApplyOutput<'a> {
+    /// All that was to go is gone.
+    complete: bool,
+    #[serde(flatten)]
+    applied: &'a Applied,
+}
+
+/// What a plan deletes, in short.
+fn summary(decision: &Decision) -> String {
+    let items: Vec<_> = decision
+        .plan
+        .items
+        .iter()
+        .filter(|item| !item.is_kept())
+        .collect();
+    let wal: Vec<_> = decision
+        .plan
+        .wal
+        .iter()
+        .filter(|wal| wal.verdict == WalVerdict::Delete)
+        .collect();
+    let stored = items.iter().map(|item| item.size).sum::<u64>()
+        + wal.iter().map(|wal| wal.stored_bytes).sum::<u64>();
+    let segments: u64 = wal.iter().map(|wal| wal.segments).sum();
+    let mut text: String = items
+        .iter()
+        .map(|item| format!("  {}\n", item.id))
+        .collect();
+    for wal in wal {
+        let (first, last) = (wal.span.first, wal.span.last);
+        text += &format!("  WAL {first} to {last}\n");
+    }
+    text + &format!(
+        "{}, {} of WAL, some {} would be deleted; plan {}\n",
+        counted(items.len() as u64, "backup or dump")
+            .replace("backup or dumps", "backups and dumps"),
+        counted(segments, "segment"),
+        bytes(stored),
+        decision.plan.deletions().digest()
+    )
+}
+
+fn confirmed(decision: &Decision) -> anyhow::Result<bool> {
+    print_text(&summary(decision))?;
+    print_text("Delete this? Type yes: ")?;
+    std::io::stdout().flush()?;
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .context("cannot read the answer")?;
+    Ok(answer.trim() == "yes")
+}
+
+fn in_words(applied: &Applied) -> String {
+    let mut text = String::new();
+    if applied.resumed {
+        text += "an interrupted deletion was taken up\n";
+    }
+    for id in &applied.deleted.backups {
+        text += &format!("deleted backup {id}\n");
+    }
+    for id in &applied.deleted.dumps {
+        text += &format!("deleted dump {id}\n");
+    }
+    for span in &applied.deleted.wal {
+        text += &format!("deleted WAL {} to {}\n", span.first, span.last);
+    }
+    let put_off = &applied.put_off;
+    let backups = put_off.backups.iter().map(|id| format!("backup {id}"));
+    let dumps = put_off.dumps.iter().map(|id| format!("dump {id}"));
+    let wal = put_off.wal.iter();
+    let wal = wal.map(|span| format!("WAL {} to {}", span.first, span.last));
+    for item in backups.chain(dumps).chain(wal) {
+        text += &format!("put off: {item} is in use or pinned since just now\n");
+    }
+    for left in &applied.left {
+        text += &format!("NOT DELETED: {}: {}\n", left.item, left.why);
+    }
+    text += &format!("{} deleted\n", counted(applied.objects, "object"));
+    if !applied.is_whole() {
+        text += "HINT: run it again later: what is left is tried again\n";
+    }
+    text
+}

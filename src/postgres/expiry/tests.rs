@@ -1,0 +1,545 @@
+//! Deleting in a made-up repository: stopped at every call of the store, beside readers, pins and another deletion, and
+//! where a store refuses.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::apply::{Applied, Chosen, Decision, PlanChanged, apply};
+use super::engine::ExpiryProgress;
+use crate::codec::seal;
+use crate::error::find;
+use crate::postgres::backup::manifest;
+use crate::postgres::catalog::testing::{self, SEGMENT};
+use crate::postgres::catalog::{Facts, TimelinePath, missing_wal};
+use crate::postgres::cluster::Cluster;
+use crate::postgres::layout::{BackupId, PackName};
+use crate::postgres::load::load;
+use crate::postgres::protection::{
+    LeaseContent, LeaseKind, Needs, OtherDeletion, Pin, leases, pin, register,
+};
+use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineId, WalFileName};
+use crate::repo::Repository;
+use crate::retention::{Keep, KindPolicy, Policy, Tier, Tiers};
+use crate::storage::faulty::{CrashPoint, FaultyStorage};
+use crate::storage::{
+    Body, IsOwnKey, Key, ListEntry, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage,
+    StorageError, Walk, get_all,
+};
+
+/// Segments between two backups, which are a day apart.
+const A_DAY: u64 = 4;
+const DAYS: u64 = 12;
+
+/// The same in all of a run.
+fn today() -> DateTime<Utc> {
+    static TODAY: LazyLock<DateTime<Utc>> = LazyLock::new(|| Utc::now() - TimeDelta::hours(6));
+    *TODAY
+}
+
+/// The backup of so many days ago.
+fn backup_id(days: u64) -> BackupId {
+    BackupId::at(today() - TimeDelta::days(days as i64))
+}
+
+fn segment(number: u64) -> SegmentName {
+    SegmentName::from_number(
+        TimelineId(1),
+        number,
+        SegmentSize::new(SEGMENT as u32).unwrap(),
+    )
+}
+
+/// The first segment of the backup of so many days ago.
+fn begin(days: u64) -> u64 {
+    2 + (DAYS - days) * A_DAY
+}
+
+async fn put(storage: &dyn Storage, key: &Key, object: Vec<u8>) {
+    let _ = storage
+        .put(key, object.into(), PutMode::CreateOnly)
+        .await
+        .unwrap();
+}
+
+async fn open(storage: Arc<dyn Storage>) -> anyhow::Result<Cluster> {
+    let repository = Repository::open(storage).await?;
+    Cluster::open(repository, "main".parse().unwrap()).await
+}
+
+async fn take(storage: &dyn Storage, cluster: &Cluster, days: u64) {
+    let id = backup_id(days);
+    let first = begin(days);
+    let description = crate::postgres::catalog::BackupDescription {
+        start_lsn: Lsn(first * SEGMENT + 0x28),
+        stop_lsn: Lsn((first + 1) * SEGMENT + 0x100),
+        earlier_backups: Some(Vec::new()),
+        ..testing::backup(&id.to_string())
+    };
+    for number in 1..=2 {
+        let pack = PackName {
+            backup: id.clone(),
+            number,
+        };
+        put(storage, &cluster.layout.pack(&pack), b"frames".to_vec()).await;
+    }
+    let sealed = seal(manifest::KIND, &description, &mut &b""[..], 0, 1).unwrap();
+    let manifest = [sealed.envelope, sealed.body].concat();
+    put(storage, &cluster.layout.manifest(&id), manifest).await;
+}
+
+/// A file that is named after the first segment of a backup.
+fn beside(days: u64) -> WalFileName {
+    WalFileName::Backup {
+        segment: segment(begin(days)),
+        offset: 0x28,
+    }
+}
+
+/// A backup a day, for twelve days, and all WAL since the first.
+async fn world() -> (Cluster, Arc<MemoryStorage>) {
+    let storage = Arc::new(MemoryStorage::default());
+    let repository = Repository::init(storage.clone(), DateTime::UNIX_EPOCH)
+        .await
+        .unwrap()
+        .0;
+    let cluster = Cluster::register(repository, testing::cluster_description())
+        .await
+        .unwrap()
+        .0;
+    for number in begin(DAYS)..begin(0) + A_DAY {
+        let name = WalFileName::Segment(segment(number));
+        put(&*storage, &cluster.layout.wal(&name), b"wal".to_vec()).await;
+    }
+    for days in (1..=DAYS).rev() {
+        take(&*storage, &cluster, days).await;
+    }
+    for days in 1..=DAYS {
+        put(
+            &*storage,
+            &cluster.layout.wal(&beside(days)),
+            b"wal".to_vec(),
+        )
+        .await;
+    }
+    (cluster, storage)
+}
+
+/// Any moment of the last two days, and the first backup of each of the last two weeks.
+fn policy() -> Policy {
+    let mut tiers = Tiers::default();
+    tiers.0[Tier::Weekly as usize] = Some(Keep::Count(2));
+    Policy {
+        zone: chrono_tz::UTC,
+        window: Some(TimeDelta::days(2)),
+        base: KindPolicy { tiers, minimum: 2 },
+        dump: KindPolicy::default(),
+        schema: KindPolicy::default(),
+    }
+}
+
+async fn applied(cluster: &Cluster) -> anyhow::Result<Applied> {
+    apply(cluster, &policy(), &Chosen::Any, &ExpiryProgress::default()).await
+}
+
+/// All keys but what tells of deletions.
+async fn content(storage: &dyn Storage) -> BTreeSet<String> {
+    let (mut walk, mut keys) = (Walk::new(String::new()), BTreeSet::new());
+    while let Some(meta) = walk.next(storage).await.unwrap() {
+        let own = ["main/retention/", "main/leases/", "main/pins/"];
+        if !own
+            .iter()
+            .any(|folder| meta.key.as_str().starts_with(folder))
+        {
+            keys.insert(meta.key.to_string());
+        }
+    }
+    keys
+}
+
+async fn copy_of(storage: &MemoryStorage) -> Arc<MemoryStorage> {
+    let copy = MemoryStorage::default();
+    let mut walk = Walk::new(String::new());
+    while let Some(meta) = walk.next(storage).await.unwrap() {
+        let bytes = get_all(storage, &meta.key, 1 << 20).await.unwrap().unwrap();
+        put(&copy, &meta.key, bytes.to_vec()).await;
+    }
+    Arc::new(copy)
+}
+
+/// What the dead left, as if its time were over.
+async fn bury(cluster: &Cluster) {
+    for lease in leases(cluster).await.unwrap() {
+        if lease
+            .content
+            .is_ok_and(|content| content.kind == LeaseKind::Expiry)
+        {
+            let key = cluster.layout.lease(&lease.id);
+            cluster.repository.storage().delete(&key).await.unwrap();
+        }
+    }
+}
+
+/// The backups from which a restore is possible, and how far the newest leads back without a gap.
+fn restorable(facts: &Facts) -> BTreeSet<BackupId> {
+    let paths = TimelinePath::all([], &facts.backups, &facts.ranges);
+    let leads = |id: &crate::postgres::catalog::BackupDescription| {
+        paths
+            .iter()
+            .any(|path| path.moments(&facts.ranges, id).is_some())
+    };
+    let backups = facts.backups.iter().filter(|backup| leads(backup));
+    backups.map(|backup| backup.id.clone()).collect()
+}
+
+/// Nothing promised is lost, and nothing looks whole or damaged that is not.
+async fn assert_right(storage: Arc<MemoryStorage>, kept: &BTreeSet<BackupId>, at: &str) {
+    let cluster = open(storage.clone()).await.unwrap();
+    let facts = load(&cluster).await.unwrap();
+    let can = restorable(&facts);
+    assert!(can.is_superset(kept), "{at}: {can:?}");
+    for backup in facts.backups.iter() {
+        assert!(
+            can.contains(&backup.id),
+            "{at}: {} exists and leads nowhere",
+            backup.id
+        );
+        let objects = cluster.objects_of(&backup.id).await.unwrap();
+        assert_eq!(
+            objects.len(),
+            3,
+            "{at}: {} exists and is not whole",
+            backup.id
+        );
+    }
+    // The window: everything since the backup that is older than two days, to the end.
+    let window = begin(3)..begin(0) + A_DAY;
+    for number in window {
+        assert!(facts.ranges.contains(segment(number)), "{at}: {number}");
+    }
+    assert_eq!(missing_wal(&facts), [], "{at}: what was let go is no gap");
+}
+
+#[tokio::test]
+async fn what_the_policy_lets_go_is_deleted_and_nothing_else() {
+    let (cluster, storage) = world().await;
+    let before = content(&*storage).await;
+    let decision = Decision::make(&cluster, &policy(), std::time::SystemTime::now())
+        .await
+        .unwrap();
+    let digest = decision.plan.deletions().digest();
+    assert!(
+        decision.plan.warnings.is_empty(),
+        "{:?}",
+        decision.plan.warnings
+    );
+    let printed = Chosen::Printed(digest.clone());
+    let done = apply(&cluster, &policy(), &printed, &ExpiryProgress::default())
+        .await
+        .unwrap();
+    assert!(done.is_whole() && !done.resumed, "{done:?}");
+    assert_eq!(done.digest, digest);
+    assert!(!done.deleted.backups.is_empty() && !done.deleted.wal.is_empty());
+    let after = content(&*storage).await;
+    assert_eq!((before.len() - after.len()) as u64, done.objects);
+    let facts = load(&cluster).await.unwrap();
+    for days in 1..=DAYS {
+        let stays = facts.ranges.contains(segment(begin(days)));
+        let key = cluster.layout.wal(&beside(days));
+        assert_eq!(
+            after.contains(key.as_str()),
+            stays,
+            "it goes with its segment"
+        );
+    }
+    let kept: BTreeSet<BackupId> = facts
+        .backups
+        .iter()
+        .map(|backup| backup.id.clone())
+        .collect();
+    assert!(
+        kept.is_superset(&[1, 2, 3].map(backup_id).into()),
+        "{kept:?}"
+    );
+    assert!(kept.len() < DAYS as usize);
+    assert_right(storage.clone(), &kept, "at the end").await;
+    // The gaps between islands are not told to be damage, and a second run has nothing to do.
+    assert_eq!(
+        facts.ranges.iter().count(),
+        1 + kept.len() - 3,
+        "{:?}",
+        facts.ranges
+    );
+    let again = applied(&cluster).await.unwrap();
+    assert_eq!((again.objects, again.is_whole()), (0, true));
+    assert!(leases(&cluster).await.unwrap().is_empty());
+    let error = apply(&cluster, &policy(), &printed, &ExpiryProgress::default()).await;
+    assert!(
+        find::<PlanChanged>(&error.unwrap_err()).is_some(),
+        "that plan is no more"
+    );
+}
+
+#[tokio::test]
+async fn wherever_it_is_stopped_nothing_promised_is_lost_and_the_next_run_ends_it() {
+    let (cluster, storage) = world().await;
+    let whole = copy_of(&storage).await;
+    let done = applied(&open(whole.clone()).await.unwrap()).await.unwrap();
+    assert!(done.objects > 0);
+    let expected = content(&*whole).await;
+    let facts = load(&open(whole).await.unwrap()).await.unwrap();
+    let kept: BTreeSet<BackupId> = facts
+        .backups
+        .iter()
+        .map(|backup| backup.id.clone())
+        .collect();
+    for point in [CrashPoint::Before, CrashPoint::After] {
+        for stop_at in 3.. {
+            let at = format!("call {stop_at}, {point:?}");
+            let inner = copy_of(&storage).await;
+            let faulty = Arc::new(FaultyStorage::new(inner.clone(), stop_at, point));
+            let died = applied(&open(faulty.clone()).await.unwrap()).await;
+            if !faulty.stopped() {
+                assert!(died.unwrap().is_whole());
+                break;
+            }
+            assert_right(inner.clone(), &kept, &at).await;
+            let next = open(inner.clone()).await.unwrap();
+            bury(&next).await;
+            // A new backup comes in between.
+            let is_new = stop_at % 2 == 0;
+            if is_new {
+                take(&*inner, &cluster, 0).await;
+            }
+            let again = applied(&next).await;
+            let again = again.unwrap_or_else(|error| panic!("{at}: {error:#}"));
+            assert!(again.is_whole(), "{at}: {again:?}");
+            let kept: BTreeSet<BackupId> = match is_new {
+                // It moves the window: what it no longer needs may be gone, too.
+                true => [0, 1, 2].map(backup_id).into(),
+                false => kept.clone(),
+            };
+            let found = content(&*inner).await;
+            match is_new {
+                true => assert!(found.len() < content(&*storage).await.len(), "{at}"),
+                false => assert_eq!(found, expected, "{at}"),
+            }
+            let facts = load(&next).await.unwrap();
+            assert!(restorable(&facts).is_superset(&kept), "{at}");
+            assert_eq!(missing_wal(&facts), [], "{at}");
+        }
+    }
+}
+
+/// Does something at the first put below a folder, and refuses to delete some keys.
+#[derive(Debug)]
+struct Meddling {
+    inner: Arc<MemoryStorage>,
+    at: &'static str,
+    then: Mutex<Option<(Key, Vec<u8>)>>,
+    locked: &'static str,
+}
+
+impl Meddling {
+    fn locked(inner: Arc<MemoryStorage>, locked: &'static str) -> Self {
+        Self {
+            inner,
+            at: "none",
+            then: Mutex::default(),
+            locked,
+        }
+    }
+}
+
+#[async_trait]
+impl Storage for Meddling {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {
+        let then = match key.as_str().starts_with(self.at) {
+            true => self.then.lock().unwrap().take(),
+            false => None,
+        };
+        if let Some((key, object)) = then {
+            put(&*self.inner, &key, object).await;
+        }
+        self.inner.put(key, body, mode).await
+    }
+
+    async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
+        self.inner.get(key, range).await
+    }
+
+    async fn head(&self, key: &Key) -> Result<Option<ObjectMeta>, StorageError> {
+        self.inner.head(key).await
+    }
+
+    async fn list(
+        &self,
+        folder: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<ListEntry>, StorageError> {
+        self.inner.list(folder, after).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<(), StorageError> {
+        if key.as_str().contains(self.locked) {
+            return Err(StorageError {
+                operation: "delete",
+                key: key.to_string(),
+                store: self.describe(),
+                lasting: true,
+                source: anyhow::anyhow!("AccessDenied: object is WORM protected"),
+            });
+        }
+        self.inner.delete(key).await
+    }
+
+    async fn sweep(&self, age: Duration, ours: IsOwnKey<'_>) -> Result<u64, StorageError> {
+        self.inner.sweep(age, ours).await
+    }
+}
+
+fn needs(id: &BackupId) -> Needs {
+    Needs {
+        backups: [id.clone()].into(),
+        ..Needs::default()
+    }
+}
+
+#[tokio::test]
+async fn what_a_reader_or_a_pin_keeps_stays_also_when_they_come_at_the_last_moment() {
+    let days = 10;
+    let (old, name) = (backup_id(days), "20260101T000000Z-00000001");
+    let content = LeaseContent::own(LeaseKind::Restore, needs(&old), Duration::from_secs(600));
+    let pinned = Pin {
+        item: format!("base:{old}"),
+        reason: "audit".into(),
+        until: None,
+        made_at: Utc::now(),
+        made_by: "a test".into(),
+    };
+    let lease = serde_json::to_vec(&content).unwrap();
+    for (folder, object) in [
+        ("main/leases/", lease),
+        ("main/pins/", serde_json::to_vec(&pinned).unwrap()),
+    ] {
+        let (_, storage) = world().await;
+        let key = Key::new(format!("{folder}{name}.json")).unwrap();
+        let meddling = Meddling {
+            inner: storage.clone(),
+            at: "main/retention/",
+            then: Mutex::new(Some((key, object))),
+            locked: "none",
+        };
+        // It comes after the decision, just before it is written down what goes.
+        let cluster = open(Arc::new(meddling)).await.unwrap();
+        let done = applied(&cluster).await.unwrap();
+        assert!(done.put_off.backups.contains(&old), "{folder}: {done:?}");
+        assert!(!done.deleted.backups.contains(&old) && !done.is_whole());
+        let facts = load(&cluster).await.unwrap();
+        assert!(
+            restorable(&facts).contains(&old),
+            "{folder}: with its own WAL"
+        );
+        assert_eq!(missing_wal(&facts), []);
+        // The next decision knows it.
+        let again = applied(&cluster).await.unwrap();
+        assert!(
+            again.is_whole() && again.objects == 0,
+            "{folder}: {again:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_copy_of_everything_puts_all_off() {
+    let (cluster, storage) = world().await;
+    let before = content(&*storage).await;
+    let copying = LeaseContent::own(
+        LeaseKind::Copy,
+        Needs::everything(),
+        Duration::from_secs(60),
+    );
+    let lease = register(&cluster, copying).await.unwrap().unwrap();
+    assert_eq!(applied(&cluster).await.unwrap().objects, 0);
+    assert_eq!(content(&*storage).await, before);
+    lease.release().await;
+    assert!(applied(&cluster).await.unwrap().objects > 0);
+}
+
+#[tokio::test]
+async fn a_pin_keeps_and_lets_go() {
+    let (cluster, _) = world().await;
+    let old = backup_id(11);
+    let pinned = Pin {
+        item: format!("base:{old}"),
+        reason: "audit".into(),
+        until: None,
+        made_at: Utc::now(),
+        made_by: "a test".into(),
+    };
+    pin(&cluster, &pinned, &needs(&old)).await.unwrap();
+    applied(&cluster).await.unwrap();
+    assert!(restorable(&load(&cluster).await.unwrap()).contains(&old));
+    crate::postgres::protection::unpin(&cluster, &pinned.item)
+        .await
+        .unwrap();
+    let done = applied(&cluster).await.unwrap();
+    assert!(done.deleted.backups.contains(&old), "{done:?}");
+}
+
+#[tokio::test]
+async fn of_two_at_once_one_at_most_deletes_and_all_is_right() {
+    let (_, storage) = world().await;
+    let [one, other] = [
+        open(storage.clone()).await.unwrap(),
+        open(storage.clone()).await.unwrap(),
+    ];
+    let (first, second) = tokio::join!(applied(&one), applied(&other));
+    for result in [first, second] {
+        if let Err(error) = result {
+            assert!(find::<OtherDeletion>(&error).is_some(), "{error:#}");
+        }
+    }
+    applied(&one).await.unwrap();
+    let kept = [1, 2, 3].map(backup_id).into();
+    assert_right(storage, &kept, "two at once").await;
+}
+
+#[tokio::test]
+async fn what_the_store_refuses_to_delete_is_told_and_tried_again() {
+    for locked in ["manifest.zst", "pack-000002", "/wal/"] {
+        let (_, storage) = world().await;
+        let cluster = open(Arc::new(Meddling::locked(storage.clone(), locked)))
+            .await
+            .unwrap();
+        let done = applied(&cluster).await.unwrap();
+        assert!(
+            !done.is_whole() && !done.left.is_empty(),
+            "{locked}: {done:?}"
+        );
+        assert!(
+            done.left[0].why.contains("WORM protected"),
+            "{:?}",
+            done.left
+        );
+        let kept = [1, 2, 3].map(backup_id).into();
+        if locked != "pack-000002" {
+            assert_right(storage.clone(), &kept, locked).await;
+        }
+        let error_free = open(storage.clone()).await.unwrap();
+        let again = applied(&error_free).await.unwrap();
+        assert!(again.is_whole() && again.objects > 0, "{locked}: {again:?}");
+        let (_, other) = world().await;
+        applied(&open(other.clone()).await.unwrap()).await.unwrap();
+        assert_eq!(content(&*storage).await, content(&*other).await, "{locked}");
+    }
+}
