@@ -13,7 +13,9 @@ use crate::postgres::cluster::Cluster;
 use crate::postgres::dump::list::{self, ListedDump};
 use crate::postgres::dump::manifest::DumpManifest;
 use crate::postgres::layout::{BackupId, DumpKind};
-use crate::postgres::load::{facts, load_backups, load_histories, load_wal};
+use crate::postgres::load::{
+    LoadedBackups, LoadedHistories, facts, load_backups, load_histories, load_wal,
+};
 use crate::postgres::protection::{self, Expiry, StoredLease, StoredPin, leases, pins};
 use crate::postgres::types::WalFileName;
 use crate::repo::is_unusable;
@@ -45,55 +47,30 @@ pub async fn gather(cluster: &Cluster, store_time: SystemTime) -> anyhow::Result
     let loaded = load_backups(cluster).await?;
     let wal = load_wal(cluster).await?;
     let histories = load_histories(cluster, &wal.histories).await?;
-    let mut items = Vec::new();
-    let paths = TimelinePath::all(
-        histories.known.values().cloned(),
-        &loaded.complete,
-        &wal.ranges,
-    );
-    for backup in loaded.complete.iter() {
-        let needs = needs(cluster, backup).await?;
-        items.push(item(backup, needs, &paths, &wal.ranges));
-    }
-    let unusable = loaded.unusable().map(|(id, why)| (id.clone(), why));
+    let beside = wal.beside_segments();
     // What a deletion left is none any more.
     let (leftovers, unfinished): (Vec<BackupId>, Vec<BackupId>) = loaded
         .unfinished
         .iter()
         .cloned()
         .partition(|id| expiry.gone_backups.contains(id));
-    items.extend(unusable.map(|(id, why)| unknown(&id, why, Needs::Unknown)));
+    let mut items = bases(cluster, &loaded, &histories, &wal.ranges).await?;
     let begun = |id| {
         let why = "it is being taken, or was interrupted".to_string();
         // A Walden that names packs of earlier backups registers that it does.
         unknown(id, why, Needs::Known(Vec::new()))
     };
     items.extend(unfinished.iter().map(begun));
-    let mut dumps = BTreeMap::new();
-    let listed = list::list(cluster, None).await?.complete;
-    for (dump, manifest) in list::read_all(cluster, listed).await {
-        let item = match manifest.map_err(anyhow::Error::from) {
-            Ok(Some(manifest)) => of_dump(&dump, &manifest),
-            Ok(None) => continue,
-            Err(error) if is_unusable(&error) => unknown_dump(&dump, one_line(&error)),
-            Err(error) => return Err(error),
-        };
-        dumps.insert(item.id.name.clone(), dump);
-        items.push(item);
-    }
-    let beside = wal.beside_segments();
-    let items_wal = WalFacts {
-        ranges: wal.ranges.clone(),
-        histories: histories.known.clone(),
-        unread_histories: histories
-            .damaged
-            .iter()
-            .map(|(timeline, unusable)| (*timeline, unusable.why.clone()))
-            .collect(),
-    };
+    let dumps = dumps(cluster, &mut items).await?;
+    let unread = histories.damaged.iter();
+    let unread = unread.map(|(timeline, unusable)| (*timeline, unusable.why.clone()));
     let mut holdings = Holdings {
         items,
-        wal: items_wal,
+        wal: WalFacts {
+            ranges: wal.ranges.clone(),
+            histories: histories.known.clone(),
+            unread_histories: unread.collect(),
+        },
         pins: Vec::new(),
         leases: Vec::new(),
         now: Utc::now(),
@@ -110,6 +87,45 @@ pub async fn gather(cluster: &Cluster, store_time: SystemTime) -> anyhow::Result
         dumps,
         beside,
     })
+}
+
+/// Base backups with a manifest.
+async fn bases(
+    cluster: &Cluster,
+    loaded: &LoadedBackups,
+    histories: &LoadedHistories,
+    ranges: &WalRanges,
+) -> anyhow::Result<Vec<Item>> {
+    let known = histories.known.values().cloned();
+    let paths = TimelinePath::all(known, &loaded.complete, ranges);
+    let mut items = Vec::new();
+    for backup in loaded.complete.iter() {
+        let needs = needs(cluster, backup).await?;
+        items.push(item(backup, needs, &paths, ranges));
+    }
+    let unusable = loaded.unusable();
+    items.extend(unusable.map(|(id, why)| unknown(id, why, Needs::Unknown)));
+    Ok(items)
+}
+
+/// Adds complete dumps, and gives their objects.
+async fn dumps(
+    cluster: &Cluster,
+    items: &mut Vec<Item>,
+) -> anyhow::Result<BTreeMap<String, ListedDump>> {
+    let mut dumps = BTreeMap::new();
+    let listed = list::list(cluster, None).await?.complete;
+    for (dump, manifest) in list::read_all(cluster, listed).await {
+        let item = match manifest.map_err(anyhow::Error::from) {
+            Ok(Some(manifest)) => of_dump(&dump, &manifest),
+            Ok(None) => continue,
+            Err(error) if is_unusable(&error) => unknown_dump(&dump, one_line(&error)),
+            Err(error) => return Err(error),
+        };
+        dumps.insert(item.id.name.clone(), dump);
+        items.push(item);
+    }
+    Ok(dumps)
 }
 
 /// Reads what operators and readers keep. Errors: the store did not answer; a pin cannot be understood.

@@ -110,16 +110,7 @@ fn window_lost(
     if !is_newest && last.is_none_or(|last| last.last_stored < begin) {
         return None;
     }
-    let reaches = |facts: &Facts| -> Vec<(Lsn, Lsn, DateTime<Utc>)> {
-        let usable = facts.backups.iter();
-        let usable = usable.filter(|backup| backup.is_sound() && path.carries(backup));
-        let moments = |backup: &BackupDescription| {
-            let (from, to) = path.moments(&facts.ranges, backup)?;
-            Some((from, to, backup.stopped_at))
-        };
-        usable.filter_map(moments).collect()
-    };
-    let (before, left) = (reaches(facts), reaches(after));
+    let (before, left) = (reaches(path, facts), reaches(path, after));
     let old = before.iter().filter(|(.., time)| *time <= begin);
     let first = old.map(|(from, ..)| *from).max();
     let first = first.or(before.iter().map(|(from, ..)| *from).min())?;
@@ -140,4 +131,15 @@ fn window_lost(
         "timeline {} could not be restored any more from {from} to before {to}, which lies in the window",
         path.timeline()
     ))
+}
+
+/// From where to where each backup leads along a path, and when it ended.
+fn reaches(path: &TimelinePath, facts: &Facts) -> Vec<(Lsn, Lsn, DateTime<Utc>)> {
+    let usable = facts.backups.iter();
+    let usable = usable.filter(|backup| backup.is_sound() && path.carries(backup));
+    let moments = |backup: &BackupDescription| {
+        let (from, to) = path.moments(&facts.ranges, backup)?;
+        Some((from, to, backup.stopped_at))
+    };
+    usable.filter_map(moments).collect()
 }

@@ -24,5 +24,5 @@ pub use pin::{Pin, StoredPin, pin, pins, unpin};
 pub use process::ProcessIdentity;
 pub use record::{
     Expiry, ExpiryIntent, ExpiryOutcome, LeftItem, RecordNumbers, StoredIntent, find_intent,
-    load_expired, newest_records,
+    load_expired, newest_records, put_outcome,
 };

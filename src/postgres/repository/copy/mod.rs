@@ -2,6 +2,7 @@
 //! destination is right wherever it is interrupted. What is there already is not copied again.
 
 mod backups;
+mod let_go;
 mod proof;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ use crate::repo::Repository;
 use crate::storage::{ObjectMeta, Storage, Walk};
 
 use super::TaskPool;
+use let_go::{LetGo, note};
 pub use proof::{Continuity, ProofVerdict, RecoverabilityProof, Snapshot};
 use transfer::{Copier, CopyGroup};
 pub use transfer::{CopyCount, CopyFailure, CopySide, Counts};
@@ -218,6 +220,12 @@ async fn copy_registered(
     progress: Arc<CopyProgress>,
 ) -> anyhow::Result<Copied> {
     let mut before = wanted(source, options.backup.as_ref()).await?;
+    // What is asked for by name is brought back.
+    let let_go = match options.backup {
+        Some(_) => LetGo::default(),
+        None => LetGo::load(destination).await?,
+    };
+    let_go.forget_in(&mut before);
     for capability in source.repository.required().await? {
         destination.repository.require(&capability).await?;
     }
@@ -239,7 +247,8 @@ async fn copy_registered(
         )?;
     }
     let mut foreign = std::mem::take(&mut before.wal.foreign);
-    foreign.extend(all_of(&copier, &before, options.backup.is_none()).await?);
+    foreign.extend(all_of(&copier, &before, options.backup.is_none(), &let_go).await?);
+    note(destination, before.wal.ranges.expired()).await?;
     let after = load(destination).await?;
     let continuity = proof::prove(&before, &after, &source.layout);
     let (counts, failures, more_failures) = copier.results();
@@ -277,6 +286,7 @@ async fn all_of(
     copier: &Arc<Copier>,
     before: &Snapshot,
     everything: bool,
+    let_go: &LetGo,
 ) -> anyhow::Result<Vec<String>> {
     // History files first: with them the destination never takes an old timeline for the last.
     named(
@@ -289,7 +299,7 @@ async fn all_of(
     )
     .await?;
     match everything {
-        true => all_wal(copier, true).await?,
+        true => all_wal(copier, true, let_go).await?,
         false => named(copier, before.segments().map(WalFileName::Segment)).await?,
     }
     for backup in &before.backups {
@@ -297,7 +307,7 @@ async fn all_of(
     }
     let mut foreign = all_names(copier).await?;
     if everything {
-        all_wal(copier, false).await?;
+        all_wal(copier, false, let_go).await?;
         foreign.extend(all_small(copier, CopyGroup::Idle).await?);
     }
     Ok(foreign)
@@ -380,7 +390,7 @@ async fn all_small(copier: &Arc<Copier>, group: CopyGroup) -> anyhow::Result<Vec
 
 /// Copies all WAL files that the destination has not. Both listings go by key, so they are read side by side. With
 /// `compare` those that it has are compared, and history files are left out: they were copied before.
-async fn all_wal(copier: &Arc<Copier>, compare: bool) -> anyhow::Result<()> {
+async fn all_wal(copier: &Arc<Copier>, compare: bool, let_go: &LetGo) -> anyhow::Result<()> {
     let mut pool = TaskPool::new(copier.workers);
     let (mut ours, mut theirs) = (list_wal(&copier.source), list_wal(&copier.destination));
     let mut next: Option<ObjectMeta> = theirs.next().await?.map(|(_, meta)| meta);
@@ -396,7 +406,7 @@ async fn all_wal(copier: &Arc<Copier>, compare: bool) -> anyhow::Result<()> {
             .as_ref()
             .filter(|next| next.key == meta.key)
             .map(|next| next.size);
-        if there.is_none() || compare {
+        if there.is_none() && !let_go.has(&name) || there.is_some() && compare {
             let copier = copier.clone();
             pool.add(async move { copier.wal(name, meta.size, there).await })
                 .await?;

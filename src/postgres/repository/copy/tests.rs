@@ -4,7 +4,9 @@ use chrono::DateTime;
 
 use super::*;
 use crate::postgres::archive::testing::segment;
-use crate::postgres::protection::leases;
+use crate::postgres::catalog::WalSpan;
+use crate::postgres::layout::ExpiryRecord;
+use crate::postgres::protection::{ExpiryOutcome, leases};
 use crate::postgres::repository::testing::{FIRST, SECOND, content, damage, example, wal};
 use crate::postgres::repository::verify::{VerifyScope, verify};
 use crate::storage::faulty::{CrashPoint, FaultyStorage, GarblingStorage};
@@ -406,4 +408,67 @@ async fn what_is_damaged_on_its_way_is_read_once_more() {
             return;
         }
     }
+}
+
+/// The first segments, and what tells that they were let go.
+async fn let_go(storage: &Arc<MemoryStorage>, from: &str, to: &str) {
+    let (first, last) = (from.parse().unwrap(), to.parse().unwrap());
+    let span = WalSpan { first, last };
+    let cluster = open_again(storage).await;
+    for name in span.names(cluster.description.segment_size) {
+        let key = cluster.layout.wal(&WalFileName::Segment(name));
+        storage.delete(&key).await.unwrap();
+    }
+    let outcome = ExpiryOutcome {
+        expired: vec![span],
+        ..ExpiryOutcome::default()
+    };
+    let json = serde_json::to_vec(&outcome).unwrap();
+    let number = 1;
+    let record = ExpiryRecord { number, done: true };
+    let _ = storage
+        .put(
+            &cluster.layout.expiry(record),
+            json.into(),
+            PutMode::CreateOnly,
+        )
+        .await
+        .unwrap();
+}
+
+const HOLE: [&str; 2] = ["000000010000000000000004", "000000010000000000000004"];
+
+#[tokio::test]
+async fn what_the_source_let_go_is_no_gap_of_the_copy_either() {
+    let (source, storage) = example().await;
+    let_go(&storage, HOLE[0], HOLE[1]).await;
+    let to = Arc::new(MemoryStorage::default());
+    let result = copied(&source, to.clone(), &options()).await.unwrap();
+    assert!(
+        result.complete && result.source_gaps.is_empty(),
+        "{result:?}"
+    );
+    let copy = open_again(&to).await;
+    let wal = load_wal(&copy).await.unwrap();
+    assert!(wal.ranges.gaps().is_empty(), "{:?}", wal.ranges);
+    assert!(wal.ranges.expired().contains(HOLE[0].parse().unwrap()));
+    let again = copied(&source, to.clone(), &options()).await.unwrap();
+    assert!(again.complete, "{again:?}");
+}
+
+#[tokio::test]
+async fn a_copy_does_not_bring_back_what_its_own_retention_deleted() {
+    let (source, _) = example().await;
+    let to = Arc::new(MemoryStorage::default());
+    assert!(
+        copied(&source, to.clone(), &options())
+            .await
+            .unwrap()
+            .complete
+    );
+    let_go(&to, HOLE[0], HOLE[1]).await;
+    let again = copied(&source, to.clone(), &options()).await.unwrap();
+    assert!(again.complete && again.counts.wal.copied == 0, "{again:?}");
+    let wal = load_wal(&open_again(&to).await).await.unwrap();
+    assert!(!wal.ranges.contains(HOLE[0].parse().unwrap()));
 }
