@@ -148,6 +148,7 @@ const LAYERS: &[Layer] = &[
             "postgres::catalog::WalRanges",
             "postgres::catalog::WalSpan",
             "retention",
+            "config",
         ],
         pure: true,
     },

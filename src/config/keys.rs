@@ -38,6 +38,8 @@ pub enum SettingType {
         max: u64,
     },
     Bool,
+    /// A number of periods, or a duration.
+    Keep,
     /// Texts, each at most as long as a word may be.
     List,
     Choice(&'static [&'static str]),

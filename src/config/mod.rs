@@ -7,7 +7,9 @@
 //! The environment is an argument of [`load`] and nothing here logs: the caller decides what both mean.
 
 mod identity;
+mod keep;
 mod keys;
+mod presets;
 mod raw;
 mod render;
 mod secret;
@@ -28,12 +30,15 @@ use anyhow::{Context, anyhow};
 use crate::error::{Hint, with_hint};
 
 pub use identity::ClusterIdentity;
+pub use keep::Keep;
 pub use keys::{Fallback, SettingKey, SettingType};
+pub use presets::{PRESETS, Preset};
 pub use render::{DisplayedSetting, effective, example, render_commented, render_reference, show};
 pub use secret::Secret;
 pub use settings::{
     Backup, Catalog, Checkpoint, Cluster, CreateOnly, Encryption, Health, Http, KEYS, Log,
-    LogFormat, LogLevel, Postgresql, Repository, Restore, S3, Service, Settings, ThawSpeed, Wal,
+    LogFormat, LogLevel, Postgresql, Repository, Restore, Retention, RetentionBase, RetentionDump,
+    RetentionSchema, S3, Service, Settings, ThawSpeed, Wal,
 };
 pub use url::RepositoryUrl;
 

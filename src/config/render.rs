@@ -102,7 +102,7 @@ fn body(key: &SettingKey, set: Option<&str>) -> String {
 /// A valid value, given as text, as TOML writes it.
 fn toml_text(kind: SettingType, text: &str) -> String {
     let bare = match kind {
-        SettingType::Integer { .. } | SettingType::Workers { .. } => {
+        SettingType::Integer { .. } | SettingType::Workers { .. } | SettingType::Keep => {
             text.parse::<i64>().ok().map(|number| number.to_string())
         }
         SettingType::Bool => Some(text.to_owned()),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::keys::Fallback::{Required, Unset, Value};
 use super::keys::SettingType;
 use super::table::{choices, settings};
-use super::{DEFAULT_CACHE, DEFAULT_SOCKET, RepositoryUrl, Secret};
+use super::{DEFAULT_CACHE, DEFAULT_SOCKET, Keep, RepositoryUrl, Secret};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -250,6 +250,70 @@ settings! {
         /// How far commits and base backups may lie ahead of this machine's clock: more is told, for another clock made
         /// them.
         clock_skew: Duration = LIMIT, Value("5m");
+    }
+
+    /// What `walden retention` keeps (docs/operations/retention.md). Where nothing is set nothing is ever deleted.
+    retention: Retention {
+        /// The recovery window: every moment of so long a time before the newest base backup, and every later one, stays
+        /// restorable. Older WAL goes, but for what kept base backups need to become consistent. When not set, no WAL
+        /// goes.
+        window: Option<Duration> = SettingType::Duration { min: 0, max: 3650 * DAY }, Unset("7d");
+        /// The time zone in which days, weeks and longer periods begin, by its name in the IANA database.
+        time_zone: String = SettingType::Word, Value("UTC");
+    }
+
+    /// Which base backups are kept beyond the recovery window.
+    retention_base: RetentionBase {
+        /// Of how many hours, or for how long, the first good base backup of each is kept.
+        hourly: Option<Keep> = SettingType::Keep, Unset("24");
+        /// Of how many days, or for how long, the first good base backup of each is kept.
+        daily: Option<Keep> = SettingType::Keep, Unset("7");
+        /// Of how many weeks, or for how long, the first good base backup of each is kept.
+        weekly: Option<Keep> = SettingType::Keep, Unset("4");
+        /// Of how many months, or for how long, the first good base backup of each is kept.
+        monthly: Option<Keep> = SettingType::Keep, Unset("12");
+        /// Of how many quarters, or for how long, the first good base backup of each is kept.
+        quarterly: Option<Keep> = SettingType::Keep, Unset("28");
+        /// Of how many years, or for how long, the first good base backup of each is kept.
+        yearly: Option<Keep> = SettingType::Keep, Unset("7");
+        /// So many good base backups are kept whatever their age.
+        minimum: u32 = SettingType::Integer { min: 1, max: 1000 }, Value("2");
+    }
+
+    /// Which dumps with data are kept, of each database.
+    retention_dump: RetentionDump {
+        /// Of how many hours, or for how long, the first good dump of each is kept.
+        hourly: Option<Keep> = SettingType::Keep, Unset("24");
+        /// Of how many days, or for how long, the first good dump of each is kept.
+        daily: Option<Keep> = SettingType::Keep, Unset("7");
+        /// Of how many weeks, or for how long, the first good dump of each is kept.
+        weekly: Option<Keep> = SettingType::Keep, Unset("4");
+        /// Of how many months, or for how long, the first good dump of each is kept.
+        monthly: Option<Keep> = SettingType::Keep, Unset("12");
+        /// Of how many quarters, or for how long, the first good dump of each is kept.
+        quarterly: Option<Keep> = SettingType::Keep, Unset("28");
+        /// Of how many years, or for how long, the first good dump of each is kept.
+        yearly: Option<Keep> = SettingType::Keep, Unset("7");
+        /// So many good dumps of each database are kept whatever their age.
+        minimum: u32 = SettingType::Integer { min: 1, max: 1000 }, Value("2");
+    }
+
+    /// Which dumps of the schema alone are kept, of each database.
+    retention_schema: RetentionSchema {
+        /// Of how many hours, or for how long, the first good dump of each is kept.
+        hourly: Option<Keep> = SettingType::Keep, Unset("24");
+        /// Of how many days, or for how long, the first good dump of each is kept.
+        daily: Option<Keep> = SettingType::Keep, Unset("7");
+        /// Of how many weeks, or for how long, the first good dump of each is kept.
+        weekly: Option<Keep> = SettingType::Keep, Unset("4");
+        /// Of how many months, or for how long, the first good dump of each is kept.
+        monthly: Option<Keep> = SettingType::Keep, Unset("12");
+        /// Of how many quarters, or for how long, the first good dump of each is kept.
+        quarterly: Option<Keep> = SettingType::Keep, Unset("28");
+        /// Of how many years, or for how long, the first good dump of each is kept.
+        yearly: Option<Keep> = SettingType::Keep, Unset("7");
+        /// So many good schema dumps of each database are kept whatever their age.
+        minimum: u32 = SettingType::Integer { min: 1, max: 1000 }, Value("2");
     }
 
     /// What is logged.

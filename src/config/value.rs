@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::keys::{Fallback, SettingKey, SettingType};
-use super::{RepositoryUrl, Secret};
+use super::{Keep, RepositoryUrl, Secret};
 
 /// A value as it was given, not yet judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +47,7 @@ pub(super) fn parse(key: &SettingKey, raw: &Raw, from_variable: bool) -> Result<
         (SettingType::Integer { .. } | SettingType::Workers { .. }, Raw::Integer(number)) => {
             number.to_string()
         }
+        (SettingType::Keep, Raw::Integer(number)) => number.to_string(),
         (SettingType::Bool, Raw::Bool(yes)) => yes.to_string(),
         (SettingType::List, Raw::List(texts)) => list_text(texts),
         (SettingType::Workers { .. }, Raw::Text(text)) if text == "auto" => text.clone(),
@@ -104,6 +105,7 @@ fn of_text(kind: SettingType, text: &str) -> Result<Option<String>, String> {
         SettingType::List => parse_list(text)
             .filter(|texts| texts.iter().all(|one| one.len() <= LONGEST_WORD))
             .map(|texts| list_text(&texts)),
+        SettingType::Keep => text.parse::<Keep>().ok().map(|keep| keep.to_string()),
         SettingType::Choice(choices) => as_is(choices.contains(&text)),
     })
 }
@@ -130,7 +132,7 @@ macro_rules! fields {
     })+)+ };
 }
 fields! {
-    |text: &str| text.parse().ok() => bool, i32, u32, String, PathBuf, SocketAddr;
+    |text: &str| text.parse().ok() => bool, i32, u32, String, PathBuf, SocketAddr, Keep;
     parse_amount => u64;
     |text| parse_amount(text)?.try_into().ok() => usize;
     parse_duration => Duration;
@@ -171,6 +173,7 @@ pub(super) fn allowed(key: &SettingKey) -> String {
             duration_text(Duration::from_secs(max))
         ),
         SettingType::Bool => "true or false".into(),
+        SettingType::Keep => Keep::allowed().into(),
         SettingType::List => {
             format!("a list of texts of up to {LONGEST_WORD} bytes, such as [\"a\", \"b\"]")
         }
@@ -252,7 +255,7 @@ fn parse_amount(text: &str) -> Option<u64> {
     text.parse().ok().or_else(|| parse_size(text))
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     with_unit(text, DURATION_UNITS).map(Duration::from_millis)
 }
 
@@ -272,7 +275,7 @@ fn size_text(bytes: u64) -> String {
     }
 }
 
-fn duration_text(span: Duration) -> String {
+pub(super) fn duration_text(span: Duration) -> String {
     let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     let (unit, factor) = DURATION_UNITS
         .iter()

@@ -6,6 +6,7 @@
 
 mod clock;
 mod decide;
+mod explain;
 mod item;
 #[cfg(test)]
 mod model;
@@ -13,6 +14,7 @@ mod paths;
 mod plan;
 mod policy;
 mod series;
+mod simulate;
 mod wal;
 mod warnings;
 
@@ -27,3 +29,4 @@ pub use plan::{
     Verdict, WalDecision, WalReason, WalVerdict,
 };
 pub use policy::{Keep, KindPolicy, Policy, Tier, Tiers};
+pub use simulate::{SeriesKey, Simulation, habits};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::item::{ItemId, ItemKind};
 use super::policy::Tier;
 use crate::postgres::catalog::WalSpan;
-use crate::postgres::types::{SegmentName, SegmentSize, TimelineId};
+use crate::postgres::types::TimelineId;
 
 /// Why an item stays.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -282,6 +282,7 @@ impl fmt::Display for PlanDigest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::postgres::types::{SegmentName, SegmentSize};
 
     fn span(first: u64, last: u64) -> WalSpan {
         let name = |number| SegmentName::from_number(TimelineId(1), number, size());

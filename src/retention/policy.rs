@@ -7,6 +7,8 @@ use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
 use super::item::ItemKind;
+use crate::config;
+use crate::postgres::types::ParseError;
 
 /// A length of periods. Of each period a tier keeps the first good item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -126,7 +128,60 @@ pub struct Policy {
     pub schema: KindPolicy,
 }
 
+/// What the settings of one kind say.
+macro_rules! kind_policy {
+    ($settings:expr) => {{
+        let of = $settings;
+        let tiers = [
+            of.hourly,
+            of.daily,
+            of.weekly,
+            of.monthly,
+            of.quarterly,
+            of.yearly,
+        ];
+        KindPolicy {
+            tiers: Tiers(tiers.map(|keep| keep.map(Keep::from))),
+            minimum: of.minimum,
+        }
+    }};
+}
+
+impl From<config::Keep> for Keep {
+    fn from(keep: config::Keep) -> Self {
+        match keep {
+            config::Keep::Count(count) => Self::Count(count),
+            config::Keep::For(span) => {
+                Self::For(TimeDelta::from_std(span).unwrap_or(TimeDelta::MAX))
+            }
+        }
+    }
+}
+
 impl Policy {
+    /// What the settings promise. Errors: there is no such time zone.
+    pub fn new(
+        retention: &config::Retention,
+        base: &config::RetentionBase,
+        dump: &config::RetentionDump,
+        schema: &config::RetentionSchema,
+    ) -> Result<Self, ParseError> {
+        let zone = retention.time_zone.parse().map_err(|_| ParseError {
+            what: "time zone",
+            value: retention.time_zone.clone(),
+            why: "expected a name of the IANA database, such as Europe/Berlin (`retention.time_zone`)".into(),
+        })?;
+        Ok(Self {
+            zone,
+            window: retention
+                .window
+                .map(|window| TimeDelta::from_std(window).unwrap_or(TimeDelta::MAX)),
+            base: kind_policy!(base),
+            dump: kind_policy!(dump),
+            schema: kind_policy!(schema),
+        })
+    }
+
     /// Of one kind.
     pub fn of(&self, kind: ItemKind) -> &KindPolicy {
         match kind {
@@ -182,6 +237,38 @@ mod tests {
                 "{tier}"
             );
         }
+    }
+
+    #[test]
+    fn settings_promise_what_they_say_and_by_default_all_is_kept() {
+        let mut settings = config::testing::defaults();
+        let policy = |settings: &config::Settings| {
+            let (base, dump) = (&settings.retention_base, &settings.retention_dump);
+            Policy::new(&settings.retention, base, dump, &settings.retention_schema)
+        };
+        let all_kept = policy(&settings).unwrap();
+        assert!(
+            ItemKind::ALL.iter().all(|kind| !all_kept.limits(*kind)) && all_kept.window.is_none()
+        );
+        settings.retention_dump.daily = Some(config::Keep::Count(7));
+        settings.retention.time_zone = "Asia/Kathmandu".into();
+        let limited = policy(&settings).unwrap();
+        assert_eq!(
+            limited.dump.tiers.iter().collect::<Vec<_>>(),
+            [(Tier::Daily, Keep::Count(7))]
+        );
+        assert!(limited.limits(ItemKind::Dump) && !limited.limits(ItemKind::Base));
+        assert_eq!(
+            (limited.zone, limited.base.minimum),
+            (Tz::Asia__Kathmandu, 2)
+        );
+        settings.retention.time_zone = "Mars/Olympus".into();
+        assert!(
+            policy(&settings)
+                .unwrap_err()
+                .to_string()
+                .contains("Mars/Olympus")
+        );
     }
 
     #[test]

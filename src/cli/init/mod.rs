@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 
 use draft::Draft;
 use report::InitOutput;
 
 use super::context::{heir_of_cluster, open_storage};
 use super::{Context, Exit, Format, print_json, print_text};
-use crate::config::{self, Settings};
+use crate::config::{self, PRESETS, Preset, Settings};
 use crate::error::{Hint, with_hint};
 use crate::owner::{self, Owner};
 use crate::postgres::archive::store_first_history;
@@ -45,6 +46,15 @@ pub struct Args {
     /// Begin a new archive although this server archived before: what it archived is elsewhere, or lost.
     #[arg(long)]
     new_repository: bool,
+    /// Write this policy into the configuration file: what is kept, and for how long.
+    #[arg(long, value_name = "NAME", value_parser = presets())]
+    preset: Option<String>,
+}
+
+/// The presets' names, each with what it is for.
+fn presets() -> PossibleValuesParser {
+    let value = |preset: &Preset| PossibleValue::new(preset.name).help(preset.about);
+    PRESETS.iter().map(value).collect::<Vec<_>>().into()
 }
 
 impl Args {
@@ -56,9 +66,15 @@ impl Args {
             ("postgresql.dsn", &self.dsn),
             ("service.socket", &self.socket),
         ];
+        let preset = self.preset.as_deref().and_then(Preset::of);
         arguments
             .into_iter()
             .filter_map(|(key, value)| Some((key, value.as_deref()?)))
+            .chain(
+                preset
+                    .into_iter()
+                    .flat_map(|preset| preset.settings.iter().copied()),
+            )
             .collect()
     }
 }

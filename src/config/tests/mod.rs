@@ -98,7 +98,7 @@ fn other_value(key: &SettingKey) -> (String, String) {
         SettingType::Listen => "[::1]:9000",
         SettingType::Word => "other/word",
         SettingType::Secret => "host=other",
-        SettingType::Integer { .. } | SettingType::Workers { .. } => {
+        SettingType::Integer { .. } | SettingType::Workers { .. } | SettingType::Keep => {
             return ("7".into(), "7".into());
         }
         SettingType::Size { .. } => "32MiB",
@@ -157,7 +157,7 @@ fn every_key_can_be_set_by_the_file_and_by_the_environment() {
         let typed = |settings: &Settings| {
             let s = settings;
             format!(
-                "{:?} {:?} {} {} {:?} {} {:?} {:?} {:?} {:?} {:?} {:?} {} {:?} {:?}",
+                "{:?} {:?} {} {} {:?} {} {:?} {:?} {:?} {:?} {:?} {:?} {} {:?} {:?} {:?}",
                 s.repository,
                 s.s3,
                 s.s3.access_key_id.expose(),
@@ -172,6 +172,12 @@ fn every_key_can_be_set_by_the_file_and_by_the_environment() {
                 s.http,
                 s.http.token.expose(),
                 s.health,
+                (
+                    &s.retention,
+                    &s.retention_base,
+                    &s.retention_dump,
+                    &s.retention_schema
+                ),
                 s.log
             )
         };

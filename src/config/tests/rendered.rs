@@ -208,3 +208,34 @@ fn the_example_in_the_tree_is_fresh() {
 fn the_reference_in_the_tree_is_fresh() {
     assert_fresh("docs/operations/configuration.md", &render_reference());
 }
+
+/// A preset as a file: with a repository that is to be changed.
+fn preset_file(preset: &Preset) -> String {
+    let url = ("repository.url", "file:///var/lib/walden/repository");
+    let given: Vec<_> = [url]
+        .into_iter()
+        .chain(preset.settings.iter().copied())
+        .collect();
+    let text = render_commented(&given).unwrap();
+    format!("# Preset \"{}\": {}\n{text}", preset.name, preset.about)
+}
+
+#[test]
+fn each_preset_in_the_tree_is_fresh_and_is_read_as_it_says() {
+    for preset in PRESETS {
+        let text = preset_file(preset);
+        assert_fresh(&format!("deploy/presets/{}.toml", preset.name), &text);
+        let settings = Machine::with(&text).settings();
+        for (path, value) in preset.settings {
+            let shown = effective(&settings)
+                .into_iter()
+                .find(|shown| shown.key == *path);
+            let shown = shown.unwrap_or_else(|| panic!("{path} of {}", preset.name));
+            assert_eq!(
+                (shown.value.as_deref(), shown.origin),
+                (Some(*value), Origin::File),
+                "{path}"
+            );
+        }
+    }
+}
