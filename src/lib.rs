@@ -6,6 +6,7 @@
 //! | layer      | modules                                                                     |
 //! |------------|-----------------------------------------------------------------------------|
 //! | edges      | `cli`, `service`, `http`                                                    |
+//! | jobs       | `jobs`: what runs when, and who runs it                                      |
 //! | answers    | `api`: JSON of `cli` and `http`                                               |
 //! | activities | `postgres` but for the core, `postgres::load` among them           |
 //! | core       | `postgres::{types, wal, layout, catalog}`, `health`, `retention`: pure      |
@@ -24,6 +25,7 @@ pub mod folder_place;
 pub mod fsync;
 pub mod health;
 pub mod http;
+pub mod jobs;
 pub mod metrics;
 pub mod owner;
 pub mod plain;

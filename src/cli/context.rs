@@ -9,6 +9,7 @@ use tracing_subscriber::fmt::time::ChronoUtc;
 use super::Format;
 use crate::config::{self, CreateOnly, LogFormat, RepositoryUrl, Settings, SettingsSource};
 use crate::error::with_hint;
+use crate::jobs::permit;
 use crate::owner::{self, Owner};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BASE_FOLDER, WAL_FOLDER, bulk_of};
@@ -146,7 +147,7 @@ pub fn open_storage(settings: &Settings) -> anyhow::Result<Arc<dyn Storage>> {
         retries: settings.repository.retries,
         timeout: settings.repository.timeout,
     };
-    Ok(storage::open(store, retry))
+    Ok(storage::open(store, retry, permit::of_process()))
 }
 
 /// Section `s3` in the store's own words.

@@ -20,6 +20,14 @@ pub enum Exit {
     Unsound,
     /// The recovery target cannot be reached exactly.
     Refused,
+    /// `jobs run`: another one runs the job.
+    RunsElsewhere,
+    /// `jobs run`: somebody asked the run to end.
+    Cancelled,
+    /// `jobs run`: it took longer than its deadline.
+    TimedOut,
+    /// `jobs run`: its lease was lost, or this process was told to end.
+    Interrupted,
     /// `wal fetch`: the repository proves that there is no such file (restore_command: 1 to 125).
     Absent,
     /// `wal fetch`: whether there is such a file is not known; PostgreSQL must stop, not promote (above 125).
@@ -43,6 +51,10 @@ impl Exit {
             Self::Usage | Self::CheckCritical => 2,
             Self::Unsound | Self::CheckUnknown => 3,
             Self::Refused => 4,
+            Self::RunsElsewhere => 5,
+            Self::Cancelled => 6,
+            Self::TimedOut => 7,
+            Self::Interrupted => 8,
             Self::Unknown => UNKNOWN,
             Self::UnknownGoesOn => UNKNOWN_GOES_ON,
         }

@@ -12,6 +12,7 @@ mod documents;
 mod exit;
 mod find;
 mod init;
+mod jobs;
 mod lifecycle;
 mod output;
 mod planning;
@@ -19,6 +20,7 @@ mod progress;
 mod repo;
 mod restore;
 mod retention;
+mod schedule;
 mod serve;
 mod status;
 mod target;
@@ -31,6 +33,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::data_directory::goes_on;
+use crate::jobs::permit;
 
 pub use context::Context;
 pub use exit::Exit;
@@ -45,7 +48,7 @@ pub use output::{Format, Table, bytes, gap_lines, print_json, print_text};
     max_term_width = 110
 )]
 #[command(
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a check found damage or gaps, 4 refused: the target cannot be reached exactly. `walden check` has its own."
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a check found damage or gaps, 4 refused: the target cannot be reached exactly. `walden check` and `walden jobs run` have their own."
 )]
 struct Cli {
     /// Configuration file; else WALDEN_CONFIG, else /etc/walden/walden.toml. Every setting can also be given by the
@@ -55,6 +58,9 @@ struct Cli {
     /// How to print results.
     #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
     format: Format,
+    /// This is a job's child: standard input says until when it may write.
+    #[arg(long, global = true, hide = true)]
+    leased: bool,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -85,6 +91,10 @@ enum Verb {
     Restore(restore::Args),
     /// Keep what the policy says, and delete the rest safely.
     Retention(retention::Args),
+    /// List, show, run and cancel jobs: what runs by itself.
+    Jobs(jobs::Args),
+    /// Show when jobs run by themselves, and write what makes cron or systemd run them.
+    Schedule(schedule::Args),
     /// Show the settings in force, or a commented example file.
     Config(config::Args),
 }
@@ -149,6 +159,9 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 }
 
 fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
+    if cli.leased {
+        permit::depend_on_runner()?;
+    }
     let context = || Context::load(cli.config.as_deref(), cli.format);
     match cli.verb {
         Verb::Init(args) => init::run(cli.config.as_deref(), cli.format, &args),
@@ -187,6 +200,11 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             let context = context()?;
             context.block_on(retention::run(&context, args))
         }
+        Verb::Jobs(args) => {
+            let context = context()?;
+            context.block_on(jobs::run(&context, args))
+        }
+        Verb::Schedule(args) => schedule::run(&context()?, &args),
         Verb::Config(args) => match args.verb {
             config::ConfigVerb::Example => config::example(),
             config::ConfigVerb::Show => config::show(&context()?),

@@ -7,13 +7,14 @@ use anyhow::anyhow;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::context::heir_of_cluster;
-use super::{Context, Exit};
+use super::{Context, Exit, jobs};
 use crate::config::{ClusterIdentity, Settings};
 use crate::error::Hint;
 use crate::http;
 use crate::owner;
+use crate::postgres::cluster::Cluster;
 use crate::postgres::replication::ConnInfo;
-use crate::service::{self, IndexOptions, ServiceOptions};
+use crate::service::{self, IndexOptions, JobsOptions, ServiceOptions};
 
 /// Threads for files and compression: more than all parts of the service use at once.
 const BLOCKING_THREADS: usize = 64;
@@ -44,14 +45,18 @@ pub fn run(context: &Context) -> anyhow::Result<Exit> {
                 _ = interrupt.recv() => (),
             }
         };
-        let options = options(context)?;
+        let cluster = context.cluster().await?;
+        let options = ServiceOptions {
+            jobs: Some(jobs(&context.settings, &cluster)?),
+            ..options(context)
+        };
         let identity = ClusterIdentity::of(&context.settings, |name| std::env::var_os(name));
         let http = http::HttpOptions::of(&context.settings.http, &context.settings.health)?;
         let open = async || match http {
             Some(http) => Some(http::beside(http).await),
             None => None,
         };
-        service::run(context.cluster().await?, identity, options, open, stop).await
+        service::run(cluster, identity, options, open, stop).await
     });
     runtime.shutdown_timeout(LAST_WAIT);
     result.map(|()| Exit::Success)
@@ -78,7 +83,17 @@ fn refuse_root(settings: &Settings) -> anyhow::Result<()> {
     }
 }
 
-fn options(context: &Context) -> anyhow::Result<ServiceOptions> {
+/// What runs by itself. Errors: a job that is scheduled lacks a setting.
+fn jobs(settings: &Settings, cluster: &Cluster) -> anyhow::Result<JobsOptions> {
+    Ok(JobsOptions {
+        jobs: jobs::kinds::jobs(settings)?,
+        runs: jobs::runs_of(settings, cluster),
+        launch: jobs::launch(settings),
+        begins: settings.schedule.in_service,
+    })
+}
+
+fn options(context: &Context) -> ServiceOptions {
     let Settings {
         cluster,
         wal,
@@ -88,7 +103,7 @@ fn options(context: &Context) -> anyhow::Result<ServiceOptions> {
         ..
     } = &context.settings;
     let dsn = postgresql.dsn.clone();
-    Ok(ServiceOptions {
+    ServiceOptions {
         socket: service.socket.clone(),
         max_connections: service.max_connections,
         compression_level: wal.compression_level,
@@ -107,5 +122,6 @@ fn options(context: &Context) -> anyhow::Result<ServiceOptions> {
             names_interval: catalog.names_interval,
             resolve: Arc::new(move || ConnInfo::from_process(dsn.expose())),
         },
-    })
+        jobs: None,
+    }
 }

@@ -42,6 +42,10 @@ pub enum SettingType {
     Keep,
     /// Texts, each at most as long as a word may be.
     List,
+    /// A cron expression.
+    Cron,
+    /// A time zone's name.
+    TimeZone,
     Choice(&'static [&'static str]),
 }
 

@@ -6,6 +6,7 @@
 //!
 //! The environment is an argument of [`load`] and nothing here logs: the caller decides what both mean.
 
+mod cron;
 mod identity;
 mod keep;
 mod keys;
@@ -29,6 +30,7 @@ use anyhow::{Context, anyhow};
 
 use crate::error::{Hint, with_hint};
 
+pub use cron::{Cron, TimeZone};
 pub use identity::ClusterIdentity;
 pub use keep::Keep;
 pub use keys::{Fallback, SettingKey, SettingType};
@@ -38,7 +40,7 @@ pub use secret::Secret;
 pub use settings::{
     Backup, Catalog, Checkpoint, Cluster, CreateOnly, Encryption, Health, Http, KEYS, Log,
     LogFormat, LogLevel, Postgresql, Repository, Restore, Retention, RetentionBase, RetentionDump,
-    RetentionSchema, S3, Service, Settings, ThawSpeed, Wal,
+    RetentionSchema, S3, Schedule, Service, Settings, ThawSpeed, Wal,
 };
 pub use url::RepositoryUrl;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::keys::Fallback::{Required, Unset, Value};
 use super::keys::SettingType;
 use super::table::{choices, settings};
-use super::{DEFAULT_CACHE, DEFAULT_SOCKET, Keep, RepositoryUrl, Secret};
+use super::{Cron, DEFAULT_CACHE, DEFAULT_SOCKET, Keep, RepositoryUrl, Secret, TimeZone};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -314,6 +314,45 @@ settings! {
         yearly: Option<Keep> = SettingType::Keep, Unset("7");
         /// So many good schema dumps of each database are kept whatever their age.
         minimum: u32 = SettingType::Integer { min: 1, max: 1000 }, Value("2");
+    }
+
+    /// What happens by itself, and when: by the service, or by cron or systemd (`walden schedule install`).
+    schedule: Schedule {
+        /// The time zone of all cron expressions below.
+        time_zone: TimeZone = SettingType::TimeZone, Value("UTC");
+        /// When a base backup is taken.
+        backup: Option<Cron> = SettingType::Cron, Unset("0 2 * * 0");
+        /// When dumps are taken, as section dump says.
+        dump: Option<Cron> = SettingType::Cron, Unset("0 * * * *");
+        /// When dumps without data are taken.
+        schema_dump: Option<Cron> = SettingType::Cron, Unset("30 1 * * *");
+        /// When all that is kept is read back and checked.
+        verify: Option<Cron> = SettingType::Cron, Unset("0 4 * * 6");
+        /// When what retention keeps no longer is deleted.
+        expire: Option<Cron> = SettingType::Cron, Unset("30 5 * * *");
+        /// When the cluster is copied to `copy_to`.
+        copy: Option<Cron> = SettingType::Cron, Unset("0 6 * * *");
+        /// The repository that the cluster is copied to: its URL, or the absolute path of a configuration file that names
+        /// it, such as with other credentials.
+        copy_to: Option<String> = SettingType::Word, Unset("s3://second-bucket/walden");
+        /// By how much runs are put off at most, each job of each cluster always by the same: many clusters do not begin
+        /// at the same moment.
+        jitter: Duration = SettingType::Duration { min: 0, max: DAY }, Value("0s");
+        /// How long a run may take until it is ended.
+        deadline: Duration = LIMIT, Value("1d");
+        /// How long a run of dump or schema_dump may take.
+        dump_deadline: Duration = LIMIT, Value("6h");
+        /// How often a run that failed is tried again before the next one is due.
+        retries: u32 = SettingType::Integer { min: 0, max: 100 }, Value("3");
+        /// How long after a failure.
+        retry_after: Duration = SettingType::Duration { min: 0, max: DAY }, Value("10m");
+        /// How long the records of runs are kept.
+        history: Duration = LIMIT, Value("90d");
+        /// How long a runner may give no sign until another one, also on another machine, takes its place. It gives one
+        /// each quarter of this.
+        lease: Duration = SettingType::Duration { min: 2, max: HOUR }, Value("60s");
+        /// Whether the service runs the jobs. false: cron or systemd do.
+        in_service: bool = SettingType::Bool, Value("true");
     }
 
     /// What is logged.

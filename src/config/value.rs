@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::keys::{Fallback, SettingKey, SettingType};
-use super::{Keep, RepositoryUrl, Secret};
+use super::{Cron, Keep, RepositoryUrl, Secret, TimeZone};
 
 /// A value as it was given, not yet judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,12 +71,6 @@ pub(super) fn parse(key: &SettingKey, raw: &Raw, from_variable: bool) -> Result<
 /// `Ok(None)`: not what [`allowed`] says; `Err`: a more telling reason.
 fn of_text(kind: SettingType, text: &str) -> Result<Option<String>, String> {
     let as_is = |fits: bool| fits.then(|| text.to_owned());
-    let integer = |min, max| {
-        text.parse()
-            .ok()
-            .filter(|n: &i64| (min..=max).contains(n))
-            .map(|n| n.to_string())
-    };
     Ok(match kind {
         SettingType::Url => Some(RepositoryUrl::parse(text)?.to_string()),
         SettingType::Name => as_is(is_name(text)),
@@ -92,6 +86,30 @@ fn of_text(kind: SettingType, text: &str) -> Result<Option<String>, String> {
         SettingType::Listen => as_is(text.is_empty() || text.parse::<SocketAddr>().is_ok()),
         SettingType::Word => as_is(is_word(text)),
         SettingType::Secret => as_is(true),
+        SettingType::Bool => as_is(text.parse::<bool>().is_ok()),
+        SettingType::List => parse_list(text)
+            .filter(|texts| texts.iter().all(|one| one.len() <= LONGEST_WORD))
+            .map(|texts| list_text(&texts)),
+        SettingType::Keep => text.parse::<Keep>().ok().map(|keep| keep.to_string()),
+        SettingType::Cron => Some(text.parse::<Cron>()?.to_string()),
+        SettingType::TimeZone => Some(text.parse::<TimeZone>()?.to_string()),
+        SettingType::Choice(choices) => as_is(choices.contains(&text)),
+        SettingType::Integer { .. }
+        | SettingType::Workers { .. }
+        | SettingType::Size { .. }
+        | SettingType::Duration { .. } => of_amount(kind, text),
+    })
+}
+
+/// A number within the bounds of its key.
+fn of_amount(kind: SettingType, text: &str) -> Option<String> {
+    let integer = |min, max| {
+        text.parse()
+            .ok()
+            .filter(|n: &i64| (min..=max).contains(n))
+            .map(|n| n.to_string())
+    };
+    match kind {
         SettingType::Integer { min, max } => integer(min, max),
         SettingType::Workers { max } if text == "auto" => Some(cpus().min(max).to_string()),
         SettingType::Workers { max } => integer(1, max),
@@ -101,13 +119,8 @@ fn of_text(kind: SettingType, text: &str) -> Result<Option<String>, String> {
         SettingType::Duration { min, max } => parse_duration(text)
             .filter(|span| (Duration::from_secs(min)..=Duration::from_secs(max)).contains(span))
             .map(duration_text),
-        SettingType::Bool => as_is(text.parse::<bool>().is_ok()),
-        SettingType::List => parse_list(text)
-            .filter(|texts| texts.iter().all(|one| one.len() <= LONGEST_WORD))
-            .map(|texts| list_text(&texts)),
-        SettingType::Keep => text.parse::<Keep>().ok().map(|keep| keep.to_string()),
-        SettingType::Choice(choices) => as_is(choices.contains(&text)),
-    })
+        _ => None,
+    }
 }
 
 /// A type of fields.
@@ -132,7 +145,7 @@ macro_rules! fields {
     })+)+ };
 }
 fields! {
-    |text: &str| text.parse().ok() => bool, i32, u32, String, PathBuf, SocketAddr, Keep;
+    |text: &str| text.parse().ok() => bool, i32, u32, String, PathBuf, SocketAddr, Keep, Cron, TimeZone;
     parse_amount => u64;
     |text| parse_amount(text)?.try_into().ok() => usize;
     parse_duration => Duration;
@@ -177,6 +190,8 @@ pub(super) fn allowed(key: &SettingKey) -> String {
         SettingType::List => {
             format!("a list of texts of up to {LONGEST_WORD} bytes, such as [\"a\", \"b\"]")
         }
+        SettingType::Cron => "a cron expression of five fields, such as \"0 2 * * 0\", or @hourly, @daily, @weekly, @monthly, @yearly".into(),
+        SettingType::TimeZone => "a name of the IANA database, such as \"Europe/Berlin\"".into(),
         SettingType::Choice(choices) => choices
             .iter()
             .map(|one| format!("\"{one}\""))

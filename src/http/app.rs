@@ -21,6 +21,7 @@ use crate::postgres::catalog::{
 };
 use crate::postgres::index::{FoundEvents, Index, on_index};
 use crate::postgres::planning::{Decided, Planner};
+use crate::service::jobs::JobsSnapshot;
 
 /// Answers computed at once: the threads that they take are the hooks', too.
 pub const COMPUTED_AT_ONCE: usize = 4;
@@ -33,6 +34,8 @@ pub struct App {
     pub cluster: ClusterDescription,
     pub known: watch::Receiver<RepositoryFacts>,
     pub status: watch::Receiver<Option<LastStatus>>,
+    /// How the jobs stand.
+    pub jobs: watch::Receiver<JobsSnapshot>,
     /// Its lookups in the index take milliseconds.
     pub planner: Planner,
     /// The index by another connection, for searches, which may take long.

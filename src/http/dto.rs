@@ -7,9 +7,12 @@ use utoipa::ToSchema;
 use super::facts::{FactsSnapshot, RepositoryFacts};
 use super::status::LastStatus;
 use crate::api::{Backup, Restorable, Rpo, Standing, UnusableBackup, answer};
+use crate::jobs::record::RunRecord;
+use crate::jobs::status::JobStatus;
 use crate::postgres::catalog::{ClusterDescription, MajorSince};
 use crate::postgres::layout::{BackupId, ClusterName};
 use crate::postgres::types::SystemIdentifier;
+use crate::service::jobs::JobsSnapshot;
 use crate::service::status::{waiting_files, waiting_since};
 
 /// An answer out of what was read of the repository.
@@ -140,6 +143,30 @@ impl From<&LastStatus> for ArchivingState {
             last_failed_at: archiving.failed.count.last_at,
             waiting_files: waiting_files(&archiving.backlogs),
             waiting_since: waiting_since(&archiving.backlogs),
+        }
+    }
+}
+
+answer! {
+    /// What runs by itself.
+    pub struct Jobs {
+        /// When the jobs were last looked at; `null` before the first time.
+        looked_at: Option<DateTime<Utc>>,
+        /// Why one could not be looked at.
+        failed?: String,
+        jobs: Vec<JobStatus>,
+        /// Runs that have ended, the newest first, at most 50.
+        recent: Vec<RunRecord>,
+    }
+}
+
+impl From<&JobsSnapshot> for Jobs {
+    fn from(known: &JobsSnapshot) -> Self {
+        Self {
+            looked_at: known.looked_at,
+            failed: known.failed.clone(),
+            jobs: known.jobs.to_vec(),
+            recent: known.recent.to_vec(),
         }
     }
 }

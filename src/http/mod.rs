@@ -129,6 +129,7 @@ fn parts(
         cluster: description,
         known,
         status,
+        jobs: service.jobs,
         planner: Planner {
             cluster,
             folder: service

@@ -26,6 +26,8 @@ pub const BASE_FOLDER: &str = "base";
 const NAMES_FOLDER: &str = "names";
 /// The folder of a cluster that holds its idle markers.
 const QUIET_FOLDER: &str = "quiet";
+/// The folder of a cluster that holds what is kept of its jobs.
+const JOBS_FOLDER: &str = "jobs";
 /// Times in names of objects: UTC.
 const SECOND: &str = "%Y%m%dT%H%M%SZ";
 
@@ -241,6 +243,8 @@ pub enum ObjectKind {
     Lease(TimedId),
     /// What was deleted of the cluster, or is to be.
     Expiry(ExpiryRecord),
+    /// What the runners of jobs tell each other, and records of runs.
+    Job,
 }
 
 /// The keys of one cluster.
@@ -334,6 +338,11 @@ impl Layout {
         self.key(&format!("{QUIET_FOLDER}/{mark}{ZST}"))
     }
 
+    /// The folder of all that is kept of jobs, whose keys below it the jobs know.
+    pub fn jobs_folder(&self) -> String {
+        format!("{}/{JOBS_FOLDER}/", self.cluster)
+    }
+
     /// The object that makes a base backup exist.
     pub fn manifest(&self, id: &BackupId) -> Key {
         self.key(&format!("base/{id}/manifest{ZST}"))
@@ -365,6 +374,11 @@ impl Layout {
         }
         if let Some(mark) = key.as_str().strip_prefix(&self.idle_folder()) {
             return mark.strip_suffix(ZST)?.parse().ok().map(ObjectKind::Idle);
+        }
+        if let Some(path) = key.as_str().strip_prefix(&self.jobs_folder()) {
+            let (_, name) = path.split_once('/')?;
+            let is_one = name.ends_with(".json") && !name.contains('/');
+            return is_one.then_some(ObjectKind::Job);
         }
         if let Some(path) = key.as_str().strip_prefix(&self.dumps_folder()) {
             return self.parse_dump(path);

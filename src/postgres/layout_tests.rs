@@ -105,9 +105,24 @@ fn every_key_tells_what_it_is_and_strangers_are_nothing() {
         "main/base/x/manifest.zst",
         "main/base/20260101-000000Z/x",
         "main/wal/x",
+        "main/jobs/x.json",
+        "main/jobs/dump/notes.txt",
         "x/cluster.json",
     ] {
         assert_eq!(layout.parse(&Key::new(key).unwrap()), None, "{key}");
+    }
+}
+
+#[test]
+fn what_is_kept_of_jobs_is_known() {
+    let layout = layout();
+    for key in [
+        "main/jobs/dump/lease-0000000000000001.json",
+        "main/jobs/history/20260131T020000Z-1a2b3c4d-dump.json",
+    ] {
+        let key = Key::new(key).unwrap();
+        assert_eq!(layout.parse(&key), Some(ObjectKind::Job));
+        assert!(key.as_str().starts_with(&layout.jobs_folder()));
     }
 }
 

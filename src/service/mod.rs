@@ -4,13 +4,14 @@
 //! Four tasks, each the owner of its state: [`connections`] takes requests, [`pushes`] stores, [`fetches`] delivers,
 //! [`indexing`] keeps the index of the WAL.
 //! They stop in this order: each ends when the one before it has let go of it and its own work is done. Beside them
-//! answers what the service is handed: HTTP.
+//! [`jobs`] begins what is due, and answers what the service is handed: HTTP.
 
 mod allocator;
 pub mod connections;
 mod fetch_to_spool;
 pub mod fetches;
 pub mod indexing;
+pub mod jobs;
 mod peer_credentials;
 pub mod pushes;
 mod ready;
@@ -36,6 +37,7 @@ use tokio::sync::watch::Receiver;
 use tokio::task::JoinSet;
 
 pub use indexing::IndexingOptions as IndexOptions;
+pub use jobs::JobsOptions;
 use served_cluster::ServedCluster;
 
 use crate::budget::Budget;
@@ -73,6 +75,8 @@ pub struct ServiceOptions {
     /// For one access to the repository.
     pub timeout: Duration,
     pub index: IndexOptions,
+    /// What runs by itself.
+    pub jobs: Option<JobsOptions>,
 }
 
 /// What answers beside the hook socket, such as HTTP. It is handed over: the service need not know it.
@@ -107,6 +111,8 @@ pub struct ServiceHandles {
     pub queue_time: Duration,
     /// Segments fetched ahead of the one asked for.
     pub prefetch: usize,
+    /// How the jobs stand.
+    pub jobs: Receiver<jobs::JobsSnapshot>,
 }
 
 /// Serves the cluster, which settings call `identity`, until `stop` completes, then finishes what is in flight. Once the
@@ -183,6 +189,7 @@ async fn start(
     let (fetches, fetch_owner) = fetches::new(fetcher, options.prefetch, budget, durations.clone());
     let fetch_owner = fetch_owner.syncing();
     let mut parts = Parts::new();
+    let jobs = start_jobs(&mut parts, options, stopped);
     let Door {
         socket,
         beside,
@@ -196,6 +203,7 @@ async fn start(
             index_owner.index(),
         ];
         let asked = (pushes.clone(), fetches.clone(), indexing.clone());
+        let asked = (asked, jobs);
         let handles = handles(cluster, about.clone(), asked, index, durations, options);
         add(
             &mut parts,
@@ -210,6 +218,20 @@ async fn start(
     add(&mut parts, "fetches", fetch_owner.run());
     add(&mut parts, "index", index_owner.run());
     Ok(parts)
+}
+
+/// Runs the jobs; how they stand.
+fn start_jobs(
+    parts: &mut Parts,
+    options: &ServiceOptions,
+    stopped: &Receiver<bool>,
+) -> Receiver<jobs::JobsSnapshot> {
+    let Some(options) = &options.jobs else {
+        return tokio::sync::watch::channel(jobs::JobsSnapshot::default()).1;
+    };
+    let (owner, told) = jobs::JobsOwner::new(options.clone(), stopped.clone());
+    add(parts, "jobs", owner.run());
+    told
 }
 
 async fn open_index(
@@ -230,10 +252,13 @@ fn add(
 fn handles(
     cluster: Cluster,
     about: connections::ServiceInfo,
-    (pushes, fetches, indexing): (
-        pushes::PushHandle,
-        fetches::FetchHandle,
-        indexing::IndexHandle,
+    ((pushes, fetches, indexing), jobs): (
+        (
+            pushes::PushHandle,
+            fetches::FetchHandle,
+            indexing::IndexHandle,
+        ),
+        Receiver<jobs::JobsSnapshot>,
     ),
     [index, search_index, kept_index]: [Arc<Index>; 3],
     durations: Durations,
@@ -252,6 +277,7 @@ fn handles(
         timeout: options.timeout,
         queue_time: connections::QUEUE_TIME,
         prefetch: options.prefetch,
+        jobs,
     }
 }
 

@@ -39,7 +39,7 @@ pub use memory::MemoryStorage;
 pub use open::{Store, open};
 pub use parts::{PART, Part, Sent, Upload, put_stream, put_stream_by};
 pub use promises::{AtRest, Promise, Promises};
-pub use retry::{Retry, RetryingStorage, pause, until};
+pub use retry::{Retry, RetryingStorage, WritePermit, pause, until};
 pub use s3::S3Storage;
 pub use walk::{Pages, Walk};
 pub use watched::Watched;

@@ -43,17 +43,52 @@ pub struct Retry {
     pub timeout: Duration,
 }
 
+/// Whether this process may still write. It is asked before each call that changes something is sent.
+pub trait WritePermit: Send + Sync + std::fmt::Debug {
+    /// Errors: no more.
+    fn check(&self) -> anyhow::Result<()>;
+}
+
+/// Operations that change nothing.
+const READS: [&str; 4] = ["get", "head", "list", "get the lifecycle"];
+
 /// Repeats what failed and may pass. The one place that repeats: neither the stores below nor their callers do.
 #[derive(Debug)]
 pub struct RetryingStorage {
     inner: Arc<dyn Storage>,
     retry: Retry,
+    permit: Option<Arc<dyn WritePermit>>,
 }
 
 impl RetryingStorage {
     /// `inner`, with its failures repeated.
     pub fn new(inner: Arc<dyn Storage>, retry: Retry) -> Self {
-        Self { inner, retry }
+        Self {
+            inner,
+            retry,
+            permit: None,
+        }
+    }
+
+    /// Asks a permit before each write.
+    pub fn with_permit(mut self, permit: Option<Arc<dyn WritePermit>>) -> Self {
+        self.permit = permit;
+        self
+    }
+
+    /// Errors: it is a write, and this process may write no more.
+    fn permit(&self, operation: &'static str, key: &str) -> Result<(), StorageError> {
+        let permit = self.permit.as_ref();
+        let asked = permit.filter(|_| !READS.contains(&operation));
+        asked
+            .map_or(Ok(()), |permit| permit.check())
+            .map_err(|source| StorageError {
+                operation,
+                key: key.to_string(),
+                store: self.describe(),
+                lasting: true,
+                source,
+            })
     }
 
     /// Makes a call until it is answered, what it meets will not change by itself, or the bounds are reached. The
@@ -69,6 +104,7 @@ impl RetryingStorage {
     {
         let (began, deadline) = (Instant::now(), self.deadline());
         for attempt in 0.. {
+            self.permit(operation, key)?;
             let Ok(result) = timeout_at(deadline, call(attempt > 0)).await else {
                 return Err(self.timed_out(operation, key, began.elapsed()));
             };
@@ -317,6 +353,7 @@ impl Storage for RetryingStorage {
                 timeout: self.retry.timeout.saturating_mul(pieces.saturating_add(1)),
                 ..self.retry
             },
+            permit: self.permit.clone(),
         };
         slow.run("copy", object.key.as_str(), |_| {
             self.inner.set_class(object, class)

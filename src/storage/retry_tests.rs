@@ -289,3 +289,64 @@ async fn somebody_elses_object_is_not_taken_for_ours() {
         assert_eq!(outcome, PutOutcome::AlreadyExists);
     }
 }
+
+/// Given back after so many writes.
+#[derive(Debug)]
+struct Until(AtomicU32);
+
+impl WritePermit for Until {
+    fn check(&self) -> anyhow::Result<()> {
+        match self.0.fetch_sub(1, Ordering::SeqCst) {
+            0 => Err(anyhow!("no more")),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_its_permit_a_process_reads_and_no_longer_writes() {
+    let permit = |writes| Some(Arc::new(Until(AtomicU32::new(writes))) as Arc<dyn WritePermit>);
+    let inner = Arc::new(MemoryStorage::default());
+    let storage = |writes| RetryingStorage::new(inner.clone(), RETRY).with_permit(permit(writes));
+    let put = storage(1)
+        .put(&key(), "a".into(), PutMode::CreateOnly)
+        .await;
+    assert_eq!(put.unwrap(), PutOutcome::Stored);
+    let error = storage(0).delete(&key()).await.unwrap_err();
+    assert!(
+        error.lasting && error.source.to_string() == "no more",
+        "{error:?}"
+    );
+    assert!(
+        storage(0)
+            .put(&key(), "b".into(), PutMode::Overwrite)
+            .await
+            .is_err()
+    );
+    assert!(storage(0).sweep(Duration::ZERO, &|_| true).await.is_err());
+    assert_eq!(storage(0).get(&key(), 0..9).await.unwrap().unwrap(), "a");
+    // Each part of a long one asks, and so does the last step.
+    let late = storage(2);
+    let upload = late
+        .begin(&Key::new("long").unwrap(), PutMode::CreateOnly)
+        .await
+        .unwrap()
+        .unwrap();
+    let sent = upload
+        .send(Part {
+            number: 0,
+            at: 0,
+            body: "x".into(),
+            digest: parts::digest(&"x".into()).await,
+        })
+        .await
+        .unwrap();
+    assert!(upload.complete(&[sent]).await.is_err());
+    assert!(
+        inner
+            .head(&Key::new("long").unwrap())
+            .await
+            .unwrap()
+            .is_none()
+    );
+}

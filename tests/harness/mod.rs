@@ -11,6 +11,7 @@
 //! ```
 
 mod browser;
+mod clock;
 mod cluster;
 mod history;
 mod http;
@@ -25,6 +26,7 @@ mod scratch;
 mod walden;
 
 pub use browser::Browser;
+pub use clock::clock_ahead;
 pub use cluster::{Builder, Cluster, Stop};
 pub use history::{History, Target, lsn_number, time_text};
 pub use ledger::{Marker, Rows};

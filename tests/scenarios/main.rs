@@ -15,6 +15,7 @@ mod find;
 mod foundation;
 mod http;
 mod init;
+mod jobs;
 mod left_out;
 mod oracle;
 mod owner;

@@ -74,6 +74,7 @@ fn name(kind: StatsKind) -> &'static str {
         StatsKind::Markers => "markers",
         StatsKind::Names => "names",
         StatsKind::Idle => "idle markers",
+        StatsKind::Jobs => "jobs",
         StatsKind::Dumps => "logical dumps",
         StatsKind::Retention => "pins, leases",
         StatsKind::Foreign => "foreign",

@@ -108,6 +108,8 @@ fn other_value(key: &SettingKey) -> (String, String) {
         }
         SettingType::Bool => return ("true".into(), "true".into()),
         SettingType::List => return ("[\"other\",\"-i\"]".into(), "[\"other\", '-i']".into()),
+        SettingType::Cron => "7 3 * * 1",
+        SettingType::TimeZone => "Europe/Berlin",
         SettingType::Choice(choices) => choices[1],
     };
     let text = if key.path() == "log.level" {
@@ -157,7 +159,7 @@ fn every_key_can_be_set_by_the_file_and_by_the_environment() {
         let typed = |settings: &Settings| {
             let s = settings;
             format!(
-                "{:?} {:?} {} {} {:?} {} {:?} {:?} {:?} {:?} {:?} {:?} {} {:?} {:?} {:?}",
+                "{:?} {:?} {} {} {:?} {} {:?} {:?} {:?} {:?} {:?} {:?} {} {:?} {:?} {:?} {:?}",
                 s.repository,
                 s.s3,
                 s.s3.access_key_id.expose(),
@@ -178,6 +180,7 @@ fn every_key_can_be_set_by_the_file_and_by_the_environment() {
                     &s.retention_dump,
                     &s.retention_schema
                 ),
+                s.schedule,
                 s.log
             )
         };

@@ -5,6 +5,7 @@
 
 pub mod clusters;
 pub mod events;
+pub mod jobs;
 pub mod service;
 pub mod target;
 pub mod wal;
@@ -61,6 +62,7 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(clusters::backups))
         .routes(routes!(clusters::archived))
         .routes(routes!(clusters::timelines))
+        .routes(routes!(jobs::jobs))
         .routes(routes!(target::recovery_target))
         .routes(routes!(events::events))
         .routes(routes!(wal::file))

@@ -143,6 +143,7 @@ impl Door {
             workers: 1,
             memory: 8 << 20,
             timeout: LIMIT,
+            jobs: None,
             index: crate::service::IndexOptions {
                 cache: wal.0.path().join("cache"),
                 names_interval: Duration::ZERO,
@@ -174,6 +175,7 @@ impl Door {
             http: None,
         };
         let service = ServiceHandles {
+            jobs: watch::channel(crate::service::jobs::JobsSnapshot::default()).1,
             cluster: cluster.clone(),
             about,
             pushes: pushes.clone(),

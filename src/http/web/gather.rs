@@ -129,6 +129,7 @@ fn compose(app: &App, gathered: Gathered) -> Page {
             .collect(),
         backups: backups(&read, &query),
         not_backups: not_backups(&read),
+        jobs: (&*app.jobs.borrow()).into(),
     }
 }
 

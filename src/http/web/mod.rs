@@ -4,6 +4,7 @@
 mod axis;
 mod cards;
 mod gather;
+mod jobs;
 mod line;
 mod query;
 mod sessions;

@@ -4,6 +4,7 @@ use askama::Template;
 use chrono::{DateTime, Utc};
 
 use super::cards::Card;
+use super::jobs::JobsView;
 use super::line::Line;
 use super::query::{BY, PageQuery};
 use super::signs;
@@ -37,6 +38,7 @@ pub struct Page {
     pub backups: Vec<BackupView>,
     /// Names, and why they cannot be used.
     pub not_backups: Vec<(String, String)>,
+    pub jobs: JobsView,
 }
 
 /// There is no page yet.

@@ -37,6 +37,8 @@ pub enum StatsKind {
     Dumps,
     /// Pins, leases, and what was deleted.
     Retention,
+    /// Leases and records of jobs.
+    Jobs,
     /// Objects whose keys the layout does not know.
     Foreign,
 }
@@ -58,6 +60,7 @@ impl StatsKind {
             Some(ObjectKind::Pin(_) | ObjectKind::Lease(_) | ObjectKind::Expiry(_)) => {
                 Self::Retention
             }
+            Some(ObjectKind::Job) => Self::Jobs,
             None => Self::Foreign,
         }
     }

@@ -191,6 +191,7 @@ pub fn options(socket: &Path) -> ServiceOptions {
         workers: 2,
         memory: 8 << 20,
         timeout: Duration::from_secs(5),
+        jobs: None,
         index: IndexOptions {
             cache: socket.with_file_name("cache"),
             names_interval: Duration::ZERO,
