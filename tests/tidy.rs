@@ -103,7 +103,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "answers",
         modules: &["api"],
-        may_name: &["api", "postgres", "health"],
+        may_name: &["api", "postgres", "health", "retention"],
         pure: true,
     },
     Layer {

@@ -31,6 +31,7 @@ mod backups;
 mod events;
 mod health;
 mod plan;
+mod retention;
 mod wal;
 mod windows;
 
@@ -42,6 +43,7 @@ pub use backups::{Backup, UnusableBackup};
 pub use events::Events;
 pub use health::{Rpo, Standing};
 pub use plan::{RecoveryTarget, Setting};
+pub use retention::{HeldData, RetentionPlan};
 pub use wal::{History, Timeline, Timelines, Wal};
 pub use windows::Restorable;
 

@@ -7,6 +7,7 @@
 mod clock;
 mod decide;
 mod explain;
+mod holds;
 mod item;
 #[cfg(test)]
 mod model;
@@ -20,6 +21,7 @@ mod warnings;
 
 pub use crate::postgres::catalog::WalSpan;
 pub use decide::decide;
+pub use holds::{Gone, Held, Hold, holds};
 pub use item::{
     BackupWal, Condition, Holdings, Item, ItemId, ItemKind, Lease, LeasedWal, Needs, Pin, WalFacts,
     WalPlace,

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::super::{KeepReason, Policy, Tier, WalFacts};
+use super::super::holds::{Gone, Held, holds};
+use super::super::{KeepReason, Pin, Policy, Tier, WalFacts};
 use super::*;
 use crate::config::{self, PRESETS, Preset};
 use crate::postgres::types::SegmentSize;
@@ -179,4 +180,49 @@ fn years_of_daily_dumps_are_kept_as_the_preset_promises() {
         years,
         ["2027", "2028", "2029", "2030", "2031", "2032", "2033"]
     );
+}
+
+#[test]
+fn what_holds_old_data_is_gone_when_the_policy_lets_it_go() {
+    let policy = policy(Preset::of("pitr").unwrap());
+    let (mut left, _) = after(&policy, hours("pitr"), 60, 5);
+    let before = left.now - TimeDelta::days(3);
+    let pinned = ItemId::new(ItemKind::Dump, "20260225-000000Z");
+    let pin = |expires| Pin {
+        id: "p".into(),
+        item: pinned.clone(),
+        reason: "audit".into(),
+        expires,
+    };
+    left.pins.push(pin(None));
+    let found = holds(&left, &policy, before);
+    let gone = |name: &str| {
+        let of = |held: &Held| matches!(held, Held::Item { id, .. } if id.to_string() == name);
+        found
+            .iter()
+            .find(|hold| of(&hold.held))
+            .map(|hold| hold.gone)
+    };
+    let by = |text: &str| Some(Gone::By(format!("{text}T00:00:00Z").parse().unwrap()));
+    // Of seven years the first: when the eighth begins.
+    assert_eq!(
+        gone("base:20260101-000000Z")
+            .map(|gone| gone > Gone::By("2033-01-01T00:00:00Z".parse().unwrap())),
+        Some(true)
+    );
+    assert_eq!(
+        gone("dump:20260224-000000Z"),
+        by("2026-03-03"),
+        "the seventh day after it"
+    );
+    assert_eq!(
+        gone("dump:20260225-000000Z"),
+        Some(Gone::Never),
+        "it is pinned"
+    );
+    assert_eq!(gone("dump:20260301-000000Z"), None, "it began later");
+    let wal = found
+        .iter()
+        .filter(|hold| matches!(hold.held, Held::Wal { .. }));
+    assert!(wal.clone().all(|hold| hold.gone != Gone::Never) && wal.count() > 0);
 }

@@ -1,11 +1,14 @@
 //! `walden retention`: what is kept and for how long, and the one verb that deletes by it.
 
 mod apply;
+mod holds;
 mod pins;
+mod plan;
 
 use clap::Subcommand;
 
 use super::{Context, Exit};
+use crate::retention::Policy;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -15,6 +18,10 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum RetentionVerb {
+    /// Show what stays and what goes, and why. Deletes nothing. Exit code 3 when there are warnings.
+    Plan,
+    /// Show what still holds data from before a moment, and when it will be gone.
+    Holds(holds::Args),
     /// Delete exactly what a plan lets go. Exit code 1 when something is left, such as what object lock keeps: run it again
     /// later.
     Apply(apply::Args),
@@ -27,23 +34,22 @@ enum RetentionVerb {
 }
 
 /// What the settings promise.
-fn policy(_context: &Context) -> anyhow::Result<crate::retention::Policy> {
-    let all = crate::retention::KindPolicy {
-        tiers: Default::default(),
-        minimum: 1,
-    };
-    Ok(crate::retention::Policy {
-        zone: chrono_tz::UTC,
-        window: None,
-        base: all.clone(),
-        dump: all.clone(),
-        schema: all,
-    })
+fn policy(context: &Context) -> anyhow::Result<Policy> {
+    let settings = &context.settings;
+    let (base, dump) = (&settings.retention_base, &settings.retention_dump);
+    Ok(Policy::new(
+        &settings.retention,
+        base,
+        dump,
+        &settings.retention_schema,
+    )?)
 }
 
 /// Runs the verb.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     match args.verb {
+        RetentionVerb::Plan => plan::run(context).await,
+        RetentionVerb::Holds(args) => holds::run(context, &args).await,
         RetentionVerb::Apply(args) => apply::run(context, &args).await,
         RetentionVerb::Pin(args) => pins::pin(context, &args).await,
         RetentionVerb::Unpin(args) => pins::unpin(context, &args).await,
