@@ -231,6 +231,7 @@ const ORDER: &[&str] = &[
     "names",
     "idle",
     "dump",
+    "promotion",
     "repository",
     "restore",
     "expiry",

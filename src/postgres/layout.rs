@@ -219,6 +219,7 @@ pub fn bulk_of(key: &str) -> Option<&'static str> {
     match folder {
         WAL_FOLDER => Some(WAL_FOLDER),
         BASE_FOLDER if name.starts_with("pack-") => Some(BASE_FOLDER),
+        dumps::DUMPS_FOLDER => dumps::is_bulk(rest).then_some(dumps::DUMPS_FOLDER),
         _ => None,
     }
 }

@@ -20,6 +20,7 @@ pub mod names;
 pub mod object_problem;
 pub mod overview;
 pub mod planning;
+pub mod promotion;
 pub mod protection;
 pub mod replication;
 pub mod repository;

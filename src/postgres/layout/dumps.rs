@@ -10,7 +10,7 @@ use crate::postgres::types::{ParseError, serde_as_text};
 use crate::storage::Key;
 
 /// The folder of a cluster that holds its logical dumps.
-const DUMPS_FOLDER: &str = "dumps";
+pub(super) const DUMPS_FOLDER: &str = "dumps";
 /// How names of dumps carry the time, UTC.
 const TIME: &str = "%Y%m%d_%H%M%S";
 /// Bytes of a time in a name.
@@ -135,6 +135,13 @@ impl DumpName {
     pub fn file(&self, format: DumpFormat) -> String {
         format!("{self}{}", format.extension())
     }
+}
+
+/// Whether an object below the folder of dumps holds content of a dump.
+pub(super) fn is_bulk(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let is_content = [".dump", ".sql.zst"].iter().any(|end| name.ends_with(end));
+    is_content || path.contains(".dir/")
 }
 
 /// The last time in a name, and where it begins.
