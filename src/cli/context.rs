@@ -12,7 +12,7 @@ use crate::error::with_hint;
 use crate::jobs::permit;
 use crate::owner::{self, Owner};
 use crate::postgres::cluster::Cluster;
-use crate::postgres::layout::{BASE_FOLDER, WAL_FOLDER, bulk_of};
+use crate::postgres::layout::{BASE_FOLDER, DUMPS_FOLDER, WAL_FOLDER, bulk_of};
 use crate::repo::Repository;
 use crate::storage::{self, Retry, Storage, Store, s3};
 
@@ -173,6 +173,7 @@ fn bucket_options(
         classes: [
             class(WAL_FOLDER, s3.storage_class_wal),
             class(BASE_FOLDER, s3.storage_class_base),
+            class(DUMPS_FOLDER, s3.storage_class_dump),
         ]
         .into_iter()
         .flatten()

@@ -103,8 +103,18 @@ settings! {
         /// Storage class of WAL. When not set: the bucket's default. Classes that must be restored before they are read
         /// are no place for it.
         storage_class_wal: Option<String> = SettingType::Word, Unset("STANDARD_IA");
-        /// Storage class of base backups when they are taken; section retention_base has those of older ones.
+        /// Storage class of base backups when they are taken.
         storage_class_base: Option<String> = SettingType::Word, Unset("STANDARD_IA");
+        /// Storage class of logical dumps when they are taken.
+        storage_class_dump: Option<String> = SettingType::Word, Unset("STANDARD_IA");
+        /// Storage classes of older base backups, by tier: `walden retention apply` moves one as soon as no shorter tier
+        /// keeps it. Tiers are hourly, daily, weekly, monthly, quarterly and yearly. What the recovery window needs, and the
+        /// newest good ones, never move.
+        tier_classes_base: Vec<String> = SettingType::List, Value("[]");
+        /// The same for dumps with data.
+        tier_classes_dump: Vec<String> = SettingType::List, Value("[]");
+        /// The same for dumps of the schema alone.
+        tier_classes_schema: Vec<String> = SettingType::List, Value("[]");
         /// How long the bucket keeps versions that were replaced or deleted, in whole days: `walden lifecycle` makes a
         /// rule of it. When not set: 30 days longer than retention keeps anything, without retention for ever.
         keep_versions: Option<Duration> = LIMIT, Unset("90d");

@@ -14,7 +14,7 @@ use crate::postgres::types::{
 use crate::storage::Key;
 
 pub use deletion::ExpiryRecord;
-pub use dumps::{DumpFormat, DumpId, DumpKind, DumpMember, DumpName, DumpObject};
+pub use dumps::{DUMPS_FOLDER, DumpFormat, DumpId, DumpKind, DumpMember, DumpName, DumpObject};
 
 /// Suffix of compressed objects; tells the codec.
 const ZST: &str = ".zst";

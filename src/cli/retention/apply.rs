@@ -11,9 +11,12 @@ use super::policy;
 use crate::cli::exit::wrong_usage;
 use crate::error::{Hint, with_hint};
 use crate::plain::counted;
+use crate::postgres::cluster::Cluster;
 use crate::postgres::expiry::ExpiryProgress;
 use crate::postgres::expiry::apply::{Applied, Chosen, Decision, apply, digest};
-use crate::retention::{PlanDigest, WalVerdict};
+use crate::postgres::promotion::{Classes, Promoted, promote};
+use crate::postgres::restore::thaw_order;
+use crate::retention::{PlanDigest, Policy, WalVerdict};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -71,10 +74,50 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         })?,
         Format::Table => print_text(&in_words(&applied))?,
     }
-    Ok(match applied.is_whole() {
+    let promoted = promote_kept(context, &cluster, &policy).await?;
+    Ok(match applied.is_whole() && promoted {
         true => Exit::Success,
         false => Exit::Failed,
     })
+}
+
+/// Moves what is kept to the storage classes of its tiers; whether nothing failed.
+async fn promote_kept(
+    context: &Context,
+    cluster: &Cluster,
+    policy: &Policy,
+) -> anyhow::Result<bool> {
+    let settings = &context.settings;
+    let classes = Classes::of_settings(&settings.s3)?;
+    if classes.is_empty() {
+        return Ok(true);
+    }
+    let decision = Decision::make(cluster, policy, SystemTime::now()).await?;
+    let order = thaw_order(&settings.restore);
+    let Promoted {
+        objects,
+        bytes: moved,
+        thawing,
+        failed,
+        more_failed,
+    } = promote(cluster, &decision.plan, &classes, order).await?;
+    if objects + thawing > 0 {
+        tracing::info!(
+            "{} ({}) moved to the storage classes of their tiers, {thawing} to be thawed first",
+            counted(objects, "object"),
+            bytes(moved)
+        );
+    }
+    for (key, why) in &failed {
+        tracing::warn!("object \"{key}\" stays in its storage class: {why}");
+    }
+    if more_failed > 0 {
+        tracing::warn!(
+            "{} more stay in their storage classes",
+            counted(more_failed, "object")
+        );
+    }
+    Ok(failed.is_empty())
 }
 
 #[derive(Debug, Serialize)]

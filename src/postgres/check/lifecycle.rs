@@ -3,6 +3,7 @@
 use super::{Check, CheckError, CheckRequest, Verdict};
 use crate::config::{RepositoryUrl, S3};
 use crate::postgres::lifecycle::{Comparison, Place};
+use crate::postgres::promotion::Classes;
 use crate::storage::classes::is_cold;
 
 const REMOVE: &str = "take this rule away, or give it a prefix that leaves Walden's objects alone: only Walden knows which are needed";
@@ -41,9 +42,13 @@ fn unknown(error: &CheckError) -> Verdict {
 
 /// What is stored last is what a restore needs first.
 fn of_classes(s3: &S3) -> Option<Verdict> {
+    if let Err(error) = Classes::of_settings(s3) {
+        return Some(Check::Lifecycle.failed(&CheckError::from(&error)));
+    }
     let set = [
         ("s3.storage_class_wal", &s3.storage_class_wal),
         ("s3.storage_class_base", &s3.storage_class_base),
+        ("s3.storage_class_dump", &s3.storage_class_dump),
     ];
     let (name, class) = set
         .into_iter()

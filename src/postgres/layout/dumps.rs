@@ -10,7 +10,7 @@ use crate::postgres::types::{ParseError, serde_as_text};
 use crate::storage::Key;
 
 /// The folder of a cluster that holds its logical dumps.
-pub(super) const DUMPS_FOLDER: &str = "dumps";
+pub const DUMPS_FOLDER: &str = "dumps";
 /// How names of dumps carry the time, UTC.
 const TIME: &str = "%Y%m%d_%H%M%S";
 /// Bytes of a time in a name.

@@ -2,6 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use anyhow::anyhow;
+
+use crate::config::S3;
+use crate::error::with_hint;
 use crate::retention::{ItemId, ItemKind, KeepReason, Plan, Tier};
 use crate::storage::ObjectMeta;
 use crate::storage::classes::{STANDARD, is_cold};
@@ -36,7 +40,54 @@ pub struct Classes {
     pub schema: KindClasses,
 }
 
+impl KindClasses {
+    fn new(setting: &str, first: Option<&String>, tiers: &[String]) -> anyhow::Result<Self> {
+        let mut classes = Self {
+            first: first.cloned(),
+            ..Self::default()
+        };
+        for text in tiers {
+            let parts = text.split_once('=').map(|(a, b)| (a.trim(), b.trim()));
+            let at =
+                parts.and_then(|(tier, _)| Tier::ALL.iter().position(|one| one.as_str() == tier));
+            match (at, parts) {
+                (Some(at), Some((_, class))) if !class.is_empty() => {
+                    classes.tiers[at] = Some(class.to_string());
+                }
+                _ => {
+                    let error = anyhow!("\"{text}\" in {setting} names no tier and class");
+                    let hint = "write a tier, = and a class, such as \"monthly = GLACIER\"";
+                    return Err(with_hint(error, hint));
+                }
+            }
+        }
+        Ok(classes)
+    }
+}
+
 impl Classes {
+    /// As section `s3` has them. Errors: one that names no tier.
+    pub fn of_settings(s3: &S3) -> anyhow::Result<Self> {
+        let of = KindClasses::new;
+        let dump = s3.storage_class_dump.as_ref();
+        Ok(Self {
+            base: of(
+                "s3.tier_classes_base",
+                s3.storage_class_base.as_ref(),
+                &s3.tier_classes_base,
+            )?,
+            dump: of("s3.tier_classes_dump", dump, &s3.tier_classes_dump)?,
+            schema: of("s3.tier_classes_schema", dump, &s3.tier_classes_schema)?,
+        })
+    }
+
+    /// Whether nothing ever moves.
+    pub fn is_empty(&self) -> bool {
+        ItemKind::ALL
+            .into_iter()
+            .all(|kind| self.says_nothing_of(kind))
+    }
+
     /// Of one kind.
     pub fn of(&self, kind: ItemKind) -> &KindClasses {
         match kind {

@@ -147,3 +147,21 @@ fn what_costs_more_than_it_saves_is_left_alone() {
     let large = object("a", Some("STANDARD"), 1 << 20);
     assert!(promotions(&plan, &none, &[large]).is_empty());
 }
+
+#[test]
+fn classes_are_set_by_tier() {
+    let of = |tiers: &[&str]| {
+        let tiers: Vec<String> = tiers.iter().map(ToString::to_string).collect();
+        KindClasses::new("s3.tier_classes_base", None, &tiers)
+    };
+    let set = of(&[
+        "weekly = STANDARD_IA",
+        "monthly=GLACIER",
+        "yearly = DEEP_ARCHIVE",
+    ]);
+    assert_eq!(set.unwrap(), classes().base);
+    for wrong in ["weekly", "fortnightly = GLACIER", "weekly = ", ""] {
+        let error = of(&[wrong]).unwrap_err();
+        assert!(error.to_string().contains(&format!("{wrong:?}")), "{error}");
+    }
+}

@@ -54,8 +54,9 @@ async fn the_bulk_of_an_item_moves_and_what_it_is_found_by_stays() {
     ];
     for name in bulk.iter().chain(&others) {
         let body = vec![0; 1 << 20].into();
-        let put = storage.put(&Key::new(*name).unwrap(), body, PutMode::CreateOnly);
-        let _ = put.await.unwrap();
+        let key = Key::new(*name).unwrap();
+        let put = storage.put(&key, body, PutMode::CreateOnly).await;
+        let _ = put.unwrap();
     }
     let class = async |name: &str| {
         let head = storage.head(&Key::new(name).unwrap()).await.unwrap();

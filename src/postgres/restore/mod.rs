@@ -42,6 +42,7 @@ use serde::Serialize;
 use crate::error::Hint;
 use crate::postgres::catalog::RecoveryPlan;
 use crate::postgres::cluster::Cluster;
+pub use cold::order as thaw_order;
 pub use conf::assignment;
 use configuration::ArchivingConfig;
 use destination::Destination;
