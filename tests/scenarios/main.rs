@@ -11,6 +11,7 @@ mod databases;
 mod documents;
 mod errors;
 mod events;
+mod expiry;
 mod find;
 mod foundation;
 mod http;
