@@ -28,6 +28,7 @@ macro_rules! answer {
 pub(crate) use answer;
 
 mod backups;
+mod dumps;
 mod events;
 mod health;
 mod plan;
@@ -40,6 +41,7 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 pub use backups::{Backup, UnusableBackup};
+pub use dumps::Dump;
 pub use events::Events;
 pub use health::{Rpo, Standing};
 pub use plan::{RecoveryTarget, Setting};

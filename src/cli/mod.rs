@@ -9,6 +9,7 @@ mod config;
 mod context;
 #[cfg(test)]
 mod documents;
+mod dump;
 mod exit;
 mod find;
 mod init;
@@ -33,7 +34,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::data_directory::goes_on;
+use crate::error::with_hint;
 use crate::jobs::permit;
+use crate::postgres::layout::DumpFormat;
 
 pub use context::Context;
 pub use exit::Exit;
@@ -55,14 +58,51 @@ struct Cli {
     /// environment, such as WALDEN_REPOSITORY__URL.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// How to print results.
-    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    /// How to print results: table (else) or json.
+    #[arg(long, global = true, value_enum, action = clap::ArgAction::Append)]
+    format: Vec<AnyFormat>,
     /// This is a job's child: standard input says until when it may write.
     #[arg(long, global = true, hide = true)]
     leased: bool,
     #[command(subcommand)]
     verb: Verb,
+}
+
+/// What `--format` takes: for results, and of `dump take` also for the dump.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum AnyFormat {
+    Table,
+    Json,
+    #[value(hide = true)]
+    Custom,
+    #[value(hide = true)]
+    Directory,
+    #[value(hide = true)]
+    Plain,
+}
+
+impl Cli {
+    /// How results are printed, and the format of a dump. Errors: a verb that takes no dump.
+    fn formats(&self) -> anyhow::Result<(Format, Option<DumpFormat>)> {
+        let (mut format, mut dump) = (Format::Table, None);
+        for given in &self.format {
+            match given {
+                AnyFormat::Table => format = Format::Table,
+                AnyFormat::Json => format = Format::Json,
+                AnyFormat::Custom => dump = Some(DumpFormat::Custom),
+                AnyFormat::Directory => dump = Some(DumpFormat::Directory),
+                AnyFormat::Plain => dump = Some(DumpFormat::Plain),
+            }
+        }
+        let takes_one = matches!(&self.verb, Verb::Dump(args) if args.takes_dump_format());
+        match dump.filter(|_| !takes_one) {
+            Some(other) => Err(exit::wrong_usage(with_hint(
+                anyhow::anyhow!("--format {} is a format of dumps", other.as_str()),
+                "results are printed as table or json",
+            ))),
+            None => Ok((format, dump)),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -73,6 +113,8 @@ enum Verb {
     Check(check::Args),
     /// Take, list, show, verify and delete base backups.
     Backup(backup::Args),
+    /// Take, list, show, verify, export and delete logical dumps.
+    Dump(dump::Args),
     /// Run the service: it answers archive-command and restore-command.
     Serve,
     /// Show what the running service is doing: what waits to be archived, what was stored and delivered.
@@ -162,13 +204,18 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     if cli.leased {
         permit::depend_on_runner()?;
     }
-    let context = || Context::load(cli.config.as_deref(), cli.format);
+    let (format, dump_format) = cli.formats()?;
+    let context = || Context::load(cli.config.as_deref(), format);
     match cli.verb {
-        Verb::Init(args) => init::run(cli.config.as_deref(), cli.format, &args),
-        Verb::Check(args) => check::run(cli.config.as_deref(), cli.format, &args),
+        Verb::Init(args) => init::run(cli.config.as_deref(), format, &args),
+        Verb::Check(args) => check::run(cli.config.as_deref(), format, &args),
         Verb::Backup(args) => {
             let context = context()?;
             context.block_on_one_thread(backup::run(&context, args))
+        }
+        Verb::Dump(args) => {
+            let context = context()?;
+            context.block_on(dump::run(&context, args, dump_format))
         }
         Verb::Serve => serve::run(&context()?),
         Verb::Status => {
@@ -235,6 +282,23 @@ mod tests {
                 && !asks("walden backup take --label check")
                 && !asks("walden")
         );
+    }
+
+    #[test]
+    fn a_format_of_dumps_is_for_dumps_alone() {
+        let formats = |line: &str| Cli::try_parse_from(line.split(' ')).unwrap().formats();
+        let both = formats("walden --format table dump take --format plain --format json");
+        assert_eq!(both.unwrap(), (Format::Json, Some(DumpFormat::Plain)));
+        assert_eq!(
+            formats("walden --format json dump list").unwrap(),
+            (Format::Json, None)
+        );
+        assert_eq!(
+            formats("walden backup list").unwrap(),
+            (Format::Table, None)
+        );
+        assert!(formats("walden backup list --format custom").is_err());
+        assert!(Cli::try_parse_from(["walden", "backup", "list", "--format", "x"]).is_err());
     }
 
     #[test]

@@ -38,9 +38,9 @@ pub use presets::{PRESETS, Preset};
 pub use render::{DisplayedSetting, effective, example, render_commented, render_reference, show};
 pub use secret::Secret;
 pub use settings::{
-    Backup, Catalog, Checkpoint, Cluster, CreateOnly, Encryption, Health, Http, KEYS, Log,
-    LogFormat, LogLevel, Postgresql, Repository, Restore, Retention, RetentionBase, RetentionDump,
-    RetentionSchema, S3, Schedule, Service, Settings, ThawSpeed, Wal,
+    Backup, Catalog, Checkpoint, Cluster, CreateOnly, Dump, DumpOutput, Encryption, Health, Http,
+    KEYS, Log, LogFormat, LogLevel, Postgresql, Repository, Restore, Retention, RetentionBase,
+    RetentionDump, RetentionSchema, S3, Schedule, Service, Settings, ThawSpeed, Wal,
 };
 pub use url::RepositoryUrl;
 

@@ -30,6 +30,8 @@ const LIMIT: SettingType = SettingType::Duration {
 const SEGMENTS: SettingType = SettingType::Integer { min: 0, max: 64 };
 
 choices! {
+    /// `pg_dump`'s output format.
+    DumpOutput { Custom = "custom", Directory = "directory", Plain = "plain" }
     /// How it is made sure that nothing in a bucket is overwritten.
     CreateOnly { Conditional = "conditional", HeadThenPut = "head-then-put" }
     /// Encryption at rest by the store.
@@ -179,6 +181,44 @@ settings! {
         wal_timeout: Duration = SettingType::Duration { min: 1, max: DAY }, Value("5m");
         /// Whether the server verifies page checksums while it sends a base backup.
         verify_checksums: bool = SettingType::Bool, Value("true");
+    }
+
+    /// How logical dumps are taken: by the programs pg_dump, pg_dumpall and pg_restore.
+    dump: Dump {
+        /// What the names of dumps are made of: {database} and, behind it, {time} (YYYYMMDD_HHMMSS, UTC). Dumps without
+        /// rows get _schema, dumps of rows alone _data behind it.
+        file_name: String = SettingType::Word, Value("{database}_{time}");
+        /// The folder of the programs. When not set, the usual places and PATH are searched for the server's own major
+        /// version, else for the next newer one.
+        programs: Option<PathBuf> = PATH, Unset("/usr/lib/postgresql/17/bin");
+        /// What stands before each program's name, to run it where the database is. It must pass standard input and
+        /// output on. Programs of that place count then.
+        command_prefix: Vec<String> = SettingType::List, Value("[]");
+        /// How the programs reach the server, when not as postgresql.dsn says: with a command_prefix, from where they
+        /// run. What it leaves out is the programs' own default there.
+        dsn: Secret = SettingType::Secret, Value("");
+        /// The format: custom and plain are stored while pg_dump runs, without a local copy. directory can be dumped by
+        /// several jobs; its files come into spool first.
+        format: DumpOutput = DumpOutput::ALLOWED, Value("custom");
+        /// Tables that pg_dump copies at once in directory format, each over a connection of its own.
+        jobs: usize = SettingType::Integer { min: 1, max: 64 }, Value("2");
+        /// How pg_dump compresses the formats custom and directory, as its option --compress takes it: a level from 0 to
+        /// 9, from 16 on also a method. When not set: as pg_dump does.
+        compress: Option<String> = SettingType::Word, Unset("zstd:3");
+        /// zstd level of plain dumps.
+        compression_level: i32 = ZSTD, Value("3");
+        /// Whether roles and tablespaces are stored with each dump.
+        globals: bool = SettingType::Bool, Value("true");
+        /// Whether the roles' passwords (as digests) are among them. Reading them takes a superuser; other roles' dumps
+        /// go without.
+        role_passwords: bool = SettingType::Bool, Value("true");
+        /// Whether an .md5 lies beside each dump, too.
+        md5: bool = SettingType::Bool, Value("false");
+        /// How long pg_dump waits for a lock on a table. When not set: for as long as it takes.
+        lock_timeout: Option<Duration> = SettingType::Duration { min: 1, max: DAY }, Unset("60s");
+        /// The folder for files of the format directory while a dump is taken. When not set: the system's folder for
+        /// temporary files.
+        spool: Option<PathBuf> = PATH, Unset("/var/tmp/walden");
     }
 
     /// What is known of the archive.

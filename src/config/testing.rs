@@ -14,6 +14,18 @@ pub fn defaults() -> Settings {
     .unwrap()
 }
 
+/// Settings with lines of a file over the defaults.
+pub fn settings(lines: &str) -> Settings {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("walden.toml");
+    std::fs::write(
+        &file,
+        format!("repository.url = \"file:///srv/archive\"\n{lines}\n"),
+    )
+    .unwrap();
+    super::load(Some(&file), std::iter::empty::<(&str, &str)>()).unwrap()
+}
+
 /// The default limits of what is good.
 pub fn health_limits() -> Health {
     defaults().health

@@ -35,6 +35,7 @@ pub async fn check_without_races(storage: Arc<dyn Storage>) {
     listings_are_sorted_and_one_level_deep(&*storage).await;
     listings_continue_page_by_page(storage.clone()).await;
     deleting_is_repeatable(&*storage).await;
+    a_link_names_what_lies_beside_it(&*storage).await;
     percent::a_percent_sign_is_a_character_like_others(&*storage).await;
 }
 
@@ -117,6 +118,27 @@ async fn streamed(
     mode: PutMode,
 ) -> Result<PutOutcome, StorageError> {
     put_stream_by(storage, &key(name), content, mode, PART).await
+}
+
+async fn a_link_names_what_lies_beside_it(storage: &dyn Storage) {
+    for name in ["one", "two"] {
+        stored(storage, &format!("link/{name}"), name).await;
+        storage.link(&key("link/latest"), name).await.expect("link");
+        let named = storage
+            .linked(&key("link/latest"))
+            .await
+            .expect("read a link");
+        assert_eq!(named.as_deref(), Some(name));
+    }
+    storage.delete(&key("link/latest")).await.expect("delete");
+    assert_eq!(
+        storage
+            .linked(&key("link/latest"))
+            .await
+            .expect("read a link"),
+        None
+    );
+    assert_eq!(content(storage, "link/two").await, Some(Bytes::from("two")));
 }
 
 async fn what_is_streamed_is_got(storage: &dyn Storage) {

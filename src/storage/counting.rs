@@ -106,6 +106,16 @@ impl Storage for CountingStorage {
         Ok(stamp)
     }
 
+    async fn link(&self, key: &Key, beside: &str) -> Result<(), StorageError> {
+        self.note("put");
+        self.inner.link(key, beside).await
+    }
+
+    async fn linked(&self, key: &Key) -> Result<Option<String>, StorageError> {
+        self.note("get");
+        self.inner.linked(key).await
+    }
+
     async fn delete(&self, key: &Key) -> Result<(), StorageError> {
         self.note("delete");
         self.inner.delete(key).await

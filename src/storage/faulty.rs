@@ -122,6 +122,15 @@ impl Storage for FaultyStorage {
             .await
     }
 
+    async fn link(&self, key: &Key, beside: &str) -> Result<(), StorageError> {
+        self.call("put", key.as_str(), self.inner.link(key, beside))
+            .await
+    }
+
+    async fn linked(&self, key: &Key) -> Result<Option<String>, StorageError> {
+        self.call("get", key.as_str(), self.inner.linked(key)).await
+    }
+
     async fn delete(&self, key: &Key) -> Result<(), StorageError> {
         self.call("delete", key.as_str(), self.inner.delete(key))
             .await
@@ -245,6 +254,14 @@ impl Storage for GarblingStorage {
         after: Option<&str>,
     ) -> Result<Vec<ListEntry>, StorageError> {
         self.inner.list(folder, after).await
+    }
+
+    async fn link(&self, key: &Key, beside: &str) -> Result<(), StorageError> {
+        self.inner.link(key, beside).await
+    }
+
+    async fn linked(&self, key: &Key) -> Result<Option<String>, StorageError> {
+        self.inner.linked(key).await
     }
 
     async fn delete(&self, key: &Key) -> Result<(), StorageError> {

@@ -249,6 +249,20 @@ impl Storage for LocalStorage {
         .map(Some)
     }
 
+    async fn link(&self, key: &Key, beside: &str) -> Result<(), StorageError> {
+        let (path, beside) = (self.root.join(key.as_str()), beside.to_string());
+        self.run("put", key.as_str(), move |_| links::make(&path, &beside))
+            .await
+    }
+
+    async fn linked(&self, key: &Key) -> Result<Option<String>, StorageError> {
+        let path = self.root.join(key.as_str());
+        self.run("get", key.as_str(), move |_| {
+            absent_as_none(links::target(&path))
+        })
+        .await
+    }
+
     async fn delete(&self, key: &Key) -> Result<(), StorageError> {
         let path = self.root.join(key.as_str());
         let work = move |root: &Path| {

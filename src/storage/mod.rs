@@ -247,6 +247,20 @@ pub trait Storage: Send + Sync + fmt::Debug {
         Ok(None)
     }
 
+    /// Makes `key` name what lies beside it, in place of what it named before: a symbolic link in a folder, else an object
+    /// with the name and a line break.
+    async fn link(&self, key: &Key, beside: &str) -> Result<(), StorageError> {
+        let name = format!("{beside}\n");
+        let _ = self.put(key, name.into(), PutMode::Overwrite).await?;
+        Ok(())
+    }
+
+    /// What [`link`](Self::link) made a key name; `None` when there is nothing.
+    async fn linked(&self, key: &Key) -> Result<Option<String>, StorageError> {
+        let name = get_all(self, key, FEW_LINES).await?;
+        Ok(name.map(|name| String::from_utf8_lossy(&name).trim_end().to_string()))
+    }
+
     /// Removes an object; also succeeds when there is none.
     async fn delete(&self, key: &Key) -> Result<(), StorageError>;
 
@@ -322,7 +336,7 @@ pub struct ObjectTooLarge {
 
 /// The whole of an object that has at most so many bytes. Errors: also [`ObjectTooLarge`].
 pub async fn get_all(
-    storage: &dyn Storage,
+    storage: &(impl Storage + ?Sized),
     key: &Key,
     most: u64,
 ) -> Result<Option<Bytes>, StorageError> {

@@ -326,6 +326,16 @@ impl Storage for RetryingStorage {
         self.run("list", folder, |_| self.inner.stamp(folder)).await
     }
 
+    async fn link(&self, key: &Key, beside: &str) -> Result<(), StorageError> {
+        self.run("put", key.as_str(), |_| self.inner.link(key, beside))
+            .await
+    }
+
+    async fn linked(&self, key: &Key) -> Result<Option<String>, StorageError> {
+        self.run("get", key.as_str(), |_| self.inner.linked(key))
+            .await
+    }
+
     async fn delete(&self, key: &Key) -> Result<(), StorageError> {
         self.run("delete", key.as_str(), |_| self.inner.delete(key))
             .await

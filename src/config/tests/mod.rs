@@ -159,7 +159,7 @@ fn every_key_can_be_set_by_the_file_and_by_the_environment() {
         let typed = |settings: &Settings| {
             let s = settings;
             format!(
-                "{:?} {:?} {} {} {:?} {} {:?} {:?} {:?} {:?} {:?} {:?} {} {:?} {:?} {:?} {:?}",
+                "{:?} {:?} {} {} {:?} {} {:?} {:?} {:?} {} {:?} {:?} {:?} {:?} {} {:?} {:?} {:?} {:?}",
                 s.repository,
                 s.s3,
                 s.s3.access_key_id.expose(),
@@ -168,6 +168,8 @@ fn every_key_can_be_set_by_the_file_and_by_the_environment() {
                 s.postgresql.dsn.expose(),
                 s.wal,
                 s.backup,
+                s.dump,
+                s.dump.dsn.expose(),
                 s.catalog,
                 s.restore,
                 s.service,

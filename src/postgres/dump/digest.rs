@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use sha2::Digest;
+
 use crate::postgres::types::ParseError;
 
 /// A digest; in text lower case hexadecimal digits.
@@ -49,6 +51,39 @@ impl<'de, const N: usize> serde::Deserialize<'de> for Hex<N> {
     }
 }
 
+/// The digests of bytes that come piece by piece, and how many there were.
+#[derive(Debug, Clone)]
+pub struct Digests {
+    size: u64,
+    sha256: sha2::Sha256,
+    md5: Option<md5::Md5>,
+}
+
+impl Digests {
+    pub fn new(md5: bool) -> Self {
+        Self {
+            size: 0,
+            sha256: sha2::Sha256::new(),
+            md5: md5.then(md5::Md5::new),
+        }
+    }
+
+    /// Adds bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.size += bytes.len() as u64;
+        self.sha256.update(bytes);
+        if let Some(md5) = &mut self.md5 {
+            md5.update(bytes);
+        }
+    }
+
+    /// Size and digests of all bytes added.
+    pub fn finish(self) -> (u64, Sha256, Option<Md5>) {
+        let md5 = self.md5.map(|md5| Hex(md5.finalize().into()));
+        (self.size, Hex(self.sha256.finalize().into()), md5)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,5 +96,8 @@ mod tests {
             assert!(wrong.parse::<Md5>().is_err(), "{wrong}");
         }
         assert!(text.parse::<Sha256>().is_err());
+        let (size, sha256, md5) = Digests::new(true).finish();
+        assert_eq!((size, md5.unwrap().to_string().as_str()), (0, text));
+        assert!(sha256.to_string().starts_with("e3b0c44298fc1c149afb"));
     }
 }

@@ -435,6 +435,8 @@ impl Layout {
         let latest = path
             .strip_prefix(folder)
             .and_then(|rest| rest.strip_prefix(LATEST));
+        // In a folder it can be a link to a folder.
+        let latest = latest.map(|rest| rest.split('/').next().unwrap_or_default());
         let kind = DumpKind::ALL
             .into_iter()
             .find(|kind| latest == Some(kind.suffix()));

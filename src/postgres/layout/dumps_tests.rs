@@ -103,7 +103,7 @@ fn what_no_dump_has_is_foreign() {
         "shop/shop_20260131_140509.dump.part",
         "shop/shop_20260231_140509.dump",
         "shop/shop.dump",
-        "shop/shop_latest/toc.dat",
+        "shop/shop_latest2",
         "shop/other_latest",
         "shop/shop_20260131_140509.dir/a/b",
         "s%68op/shop_20260131_140509.dump",

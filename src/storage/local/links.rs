@@ -3,12 +3,42 @@
 
 use std::fs::{self, DirEntry, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, lchown, symlink};
 use std::path::Path;
 
 use rustix::io::Errno;
 
-use super::absent_as_none;
+use super::{TEMPORARY, absent_as_none, random};
+use crate::{fsync, owner};
+
+/// Makes a link to what lies beside it; one that was there is replaced at once.
+pub(super) fn make(path: &Path, beside: &str) -> io::Result<()> {
+    let folder = path
+        .parent()
+        .ok_or_else(|| io::Error::other("a link needs a folder"))?;
+    let temporary = folder.join(format!("{TEMPORARY}{:016x}", random()?));
+    symlink(beside, &temporary)?;
+    let placed = give_to_owner(&temporary, folder).and_then(|()| fs::rename(&temporary, path));
+    if placed.is_err() {
+        // Best effort: a leftover is swept later.
+        let _ = fs::remove_file(&temporary);
+    }
+    placed?;
+    fsync::sync_folder(folder)
+}
+
+fn give_to_owner(link: &Path, folder: &Path) -> io::Result<()> {
+    if !owner::is_root() {
+        return Ok(());
+    }
+    let meta = fs::metadata(folder)?;
+    lchown(link, Some(meta.uid()), Some(meta.gid()))
+}
+
+/// What a link names.
+pub(super) fn target(path: &Path) -> io::Result<String> {
+    Ok(fs::read_link(path)?.to_string_lossy().into_owned())
+}
 
 /// Whether an entry is a folder or an object; `None` for what is neither. A link is what it leads to, so that a part of a
 /// repository can lie on another disk.

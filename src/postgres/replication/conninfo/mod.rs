@@ -7,6 +7,7 @@ mod environment;
 mod files;
 mod keywords;
 mod parse;
+mod programs;
 mod resolve;
 mod secret;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 pub use environment::{FileStat, LibpqEnv, ProcessEnv};
 use files::PasswordFile;
+pub use programs::ProgramConnection;
 use secret::Password;
 
 /// Resolves the connection settings anew, so that a changed password file counts.
