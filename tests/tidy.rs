@@ -232,6 +232,7 @@ const ORDER: &[&str] = &[
     "idle",
     "dump",
     "promotion",
+    "dump_restore",
     "repository",
     "restore",
     "expiry",

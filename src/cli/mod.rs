@@ -113,7 +113,7 @@ enum Verb {
     Check(check::Args),
     /// Take, list, show, verify and delete base backups.
     Backup(backup::Args),
-    /// Take, list, show, verify, export and delete logical dumps.
+    /// Take, list, show, verify, export, restore and delete logical dumps.
     Dump(dump::Args),
     /// Run the service: it answers archive-command and restore-command.
     Serve,

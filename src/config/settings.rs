@@ -137,6 +137,9 @@ settings! {
         /// The server's data directory, where the look-ahead finds pg_wal/archive_status. When not set, it is learned
         /// from the first hook call.
         data_directory: Option<PathBuf> = PATH, Unset("/var/lib/postgresql/17/main");
+        /// Whether people depend on it: restoring a dump to it then needs the database's name once more, typed or by
+        /// --yes-restore.
+        production: bool = SettingType::Bool, Value("false");
     }
 
     /// How to reach the server.
@@ -216,8 +219,8 @@ settings! {
         md5: bool = SettingType::Bool, Value("false");
         /// How long pg_dump waits for a lock on a table. When not set: for as long as it takes.
         lock_timeout: Option<Duration> = SettingType::Duration { min: 1, max: DAY }, Unset("60s");
-        /// The folder for files of the format directory while a dump is taken. When not set: the system's folder for
-        /// temporary files.
+        /// The folder for files of the format directory while a dump is taken, and for dumps from a bucket and those with
+        /// other roles while they are restored. When not set: the system's folder for temporary files.
         spool: Option<PathBuf> = PATH, Unset("/var/tmp/walden");
     }
 

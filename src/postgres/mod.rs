@@ -10,6 +10,7 @@ pub mod check;
 pub mod cluster;
 pub mod command_line;
 pub mod dump;
+pub mod dump_restore;
 pub mod expiry;
 pub mod idle;
 pub mod index;

@@ -7,6 +7,7 @@ use std::process::Command;
 use crate::harness::{
     Cluster, Major, Rows, Scratch, Stop, Walden, outer_majors, run_as_server, wait_until,
 };
+use crate::small_disk::SmallDisk;
 
 /// A registered cluster that archives, and a copy of its data directory from before most of its WAL.
 pub struct Primary {
@@ -406,37 +407,4 @@ fn disk_free_kib(path: &Path) -> u64 {
         .last()
         .and_then(|line| line.trim().parse().ok())
         .expect("a number")
-}
-
-/// A disk of 24 MiB in the place of a folder, with the folder's content.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// `None`, said aloud, where that is not possible.
-    fn mount(path: &Path, scratch: &Scratch) -> Option<Self> {
-        let aside = scratch.join("aside");
-        fs::rename(path, &aside).expect("move the folder aside");
-        fs::create_dir(path).expect("make a mount point");
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=24m,mode=0700", "tmpfs"])
-            .arg(path)
-            .status();
-        if !mount.is_ok_and(|status| status.success()) {
-            eprintln!("full disk: skipped (a tmpfs cannot be mounted; root can)");
-            return None;
-        }
-        scratch.give(path);
-        let disk = Self(path.to_path_buf());
-        run_as_server(
-            "cp",
-            ["-a".as_ref(), aside.join(".").as_os_str(), path.as_os_str()],
-        );
-        Some(disk)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }

@@ -1,10 +1,13 @@
 //! `walden dump`: logical dumps.
 
 mod chosen;
+mod confirm;
 mod delete;
+mod drop_old;
 mod export;
 mod list;
 mod progress;
+mod restore;
 mod show;
 mod take;
 mod verify;
@@ -40,6 +43,10 @@ enum DumpVerb {
     Delete(delete::Args),
     /// Write a dump to files that pg_restore and psql take, or to standard output.
     Export(export::Args),
+    /// Restore a dump as a database. The old one of its name is kept beside it until `drop-old`.
+    Restore(Box<restore::Args>),
+    /// Drop the databases that restores replaced and kept.
+    DropOld(drop_old::Args),
 }
 
 /// Runs the verb.
@@ -55,5 +62,7 @@ pub async fn run(
         DumpVerb::Verify(args) => verify::run(context, &args).await,
         DumpVerb::Delete(args) => delete::run(context, &args).await,
         DumpVerb::Export(args) => export::run(context, &args).await,
+        DumpVerb::Restore(args) => restore::run(context, *args).await,
+        DumpVerb::DropOld(args) => drop_old::run(context, &args).await,
     }
 }

@@ -1,0 +1,26 @@
+//! Restoring a logical dump: validate → create → fill → end connections → swap.
+//!
+//! `source` looks into a dump, `target` asks the server, `decide` compares the two: everything that speaks against it is told
+//! before anything is done. The new database is built under a name of its own (`building`), filled by `pg_restore` or `psql`,
+//! and takes the old one's place by a rename (`swap`). Whatever fails before that costs nothing: the old one stays as it is.
+
+pub mod building;
+pub mod decide;
+pub mod digests;
+mod files;
+pub mod job;
+pub mod kept;
+pub mod marks;
+pub mod needs;
+pub mod phases;
+mod plain;
+mod program;
+mod properties;
+pub mod repository;
+mod selection;
+pub mod source;
+mod sql;
+mod swap;
+pub mod target;
+mod toc;
+pub mod validate;

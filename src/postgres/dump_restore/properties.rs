@@ -1,0 +1,234 @@
+//! What is said of a database as a whole: `pg_restore` leaves that out unless it may use the database's own name, and scripts
+//! do not say it. Pure.
+
+use std::collections::BTreeSet;
+
+use super::needs::RestoreOptions;
+use super::sql::{
+    NamesRoles, literal, of_database, quoted, roles_in, statements, tokens, without_tablespace,
+};
+use super::toc::Toc;
+use crate::postgres::dump::manifest::{DatabaseFacts, DatabaseSetting};
+
+/// Settings whose values are lists of names (GUC_LIST_QUOTE).
+const LISTS_OF_NAMES: &[&str] = &[
+    "local_preload_libraries",
+    "search_path",
+    "session_preload_libraries",
+    "shared_preload_libraries",
+    "temp_tablespaces",
+    "unix_socket_directories",
+];
+
+/// SQL about a database as a whole, each statement for the name that it is built under.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DatabaseProperties {
+    pub create: String,
+    pub owner: Option<String>,
+    /// Settings, limits, privileges, labels.
+    pub statements: Vec<String>,
+    /// COMMENT ON DATABASE, if it has a comment.
+    pub comment: Option<String>,
+}
+
+impl DatabaseProperties {
+    /// Of a database of which nothing is known.
+    pub fn default_of(name: &str) -> Self {
+        Self {
+            create: of_database("CREATE DATABASE x WITH TEMPLATE = template0", name),
+            ..Self::default()
+        }
+    }
+
+    /// As an archive says it, which `pg_restore` leaves out unless it may use the database's own name. Settings of roles that
+    /// are not among `roles` are left out.
+    pub fn of_archive(
+        toc: &Toc,
+        options: &RestoreOptions,
+        name: &str,
+        roles: &BTreeSet<String>,
+    ) -> Self {
+        let mut properties = Self::default_of(name);
+        for entry in toc.entries.iter().filter(|entry| entry.is_of_database()) {
+            let definition = entry.definition();
+            let mut said = statements(&definition)
+                .into_iter()
+                .map(|statement| of_database(statement, name));
+            match entry.kind().as_ref() {
+                "DATABASE" => {
+                    if let Some(create) = said.next() {
+                        properties.create = match options.no_tablespaces {
+                            true => without_tablespace(&create),
+                            false => create,
+                        };
+                    }
+                    let owner = Some(entry.owner().into_owned());
+                    properties.owner = owner.filter(|owner| !owner.is_empty() && !options.no_owner);
+                }
+                "COMMENT" => properties.comment = said.next(),
+                "ACL" if options.no_privileges => (),
+                "DATABASE PROPERTIES" => properties.statements.extend(said.filter(|statement| {
+                    roles_in(statement, NamesRoles::RoleSettings).is_subset(roles)
+                })),
+                _ => properties.statements.extend(said),
+            }
+        }
+        properties
+    }
+
+    /// As a manifest says it.
+    pub fn of_manifest(facts: &DatabaseFacts, name: &str) -> Self {
+        let name = quoted(name);
+        let mut create = format!(
+            "CREATE DATABASE {name} WITH TEMPLATE = template0 ENCODING = {} LC_COLLATE = {} LC_CTYPE = {}",
+            literal(&facts.encoding),
+            literal(&facts.collate),
+            literal(&facts.ctype)
+        );
+        let locale = facts.locale.as_deref().map(literal).unwrap_or_default();
+        create += &match facts.provider.as_str() {
+            "icu" => format!(" LOCALE_PROVIDER = icu ICU_LOCALE = {locale}"),
+            "builtin" => format!(" LOCALE_PROVIDER = builtin BUILTIN_LOCALE = {locale}"),
+            _ => String::new(),
+        };
+        if let Some(rules) = &facts.icu_rules {
+            create += &format!(" ICU_RULES = {}", literal(rules));
+        }
+        if facts.tablespace != "pg_default" {
+            create += &format!(" TABLESPACE = {}", quoted(&facts.tablespace));
+        }
+        let mut statements = Vec::new();
+        if facts.connection_limit != -1 {
+            statements.push(format!(
+                "ALTER DATABASE {name} CONNECTION LIMIT = {}",
+                facts.connection_limit
+            ));
+        }
+        statements.extend(facts.settings.iter().map(|setting| set(&name, setting)));
+        statements.extend(facts.acl.iter().flat_map(|acl| grants(&name, acl)));
+        Self {
+            create,
+            owner: Some(facts.owner.clone()),
+            statements,
+            comment: facts
+                .comment
+                .as_ref()
+                .map(|comment| format!("COMMENT ON DATABASE {name} IS {}", literal(comment))),
+        }
+    }
+}
+
+fn set(database: &str, setting: &DatabaseSetting) -> String {
+    let DatabaseSetting { role, name, value } = setting;
+    let who = match role {
+        Some(role) => format!("ROLE {} IN DATABASE {database}", quoted(role)),
+        None => format!("DATABASE {database}"),
+    };
+    // A list of names is kept as it is written.
+    let value = match LISTS_OF_NAMES.contains(&name.to_lowercase().as_str()) {
+        true => value.clone(),
+        false => literal(value),
+    };
+    // Parts of a name that an extension brings are separated by dots.
+    let name: Vec<String> = name.split('.').map(quoted).collect();
+    format!("ALTER {who} SET {} TO {value}", name.join("."))
+}
+
+/// What `aclitem`s grant on a database, such as `reader=Tc*/owner`.
+fn grants(database: &str, acl: &[String]) -> Vec<String> {
+    let mut statements = vec![format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC")];
+    for item in acl {
+        let Some((grantee, rights)) = grantee(item) else {
+            continue;
+        };
+        let who = match grantee.as_str() {
+            "" => "PUBLIC".to_string(),
+            role => quoted(role),
+        };
+        for (letter, right) in [('C', "CREATE"), ('T', "TEMPORARY"), ('c', "CONNECT")] {
+            let Some(at) = rights.find(letter) else {
+                continue;
+            };
+            let option = match rights[at + 1..].starts_with('*') {
+                true => " WITH GRANT OPTION",
+                false => "",
+            };
+            statements.push(format!(
+                "GRANT {right} ON DATABASE {database} TO {who}{option}"
+            ));
+        }
+    }
+    statements
+}
+
+/// The grantee of an `aclitem`, empty for PUBLIC, and the letters of what is granted.
+fn grantee(item: &str) -> Option<(String, &str)> {
+    let (name, rest) = match item.strip_prefix('"') {
+        Some(_) => {
+            let (tokens, _) = tokens(item);
+            let first = tokens.first()?;
+            (first.name()?, item[first.text.len()..].strip_prefix('=')?)
+        }
+        None => {
+            let (name, rest) = item.split_once('=')?;
+            (name.to_string(), rest)
+        }
+    };
+    Some((name, rest.split('/').next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_makes_the_database_that_it_tells_of() {
+        let setting = |role: Option<&str>, name: &str, value: &str| DatabaseSetting {
+            role: role.map(str::to_string),
+            name: name.into(),
+            value: value.into(),
+        };
+        let facts = DatabaseFacts {
+            oid: 5,
+            owner: "o\"wner".into(),
+            encoding: "UTF8".into(),
+            collate: "C".into(),
+            ctype: "it's".into(),
+            provider: "icu".into(),
+            locale: Some("de-DE".into()),
+            icu_rules: None,
+            collation_version: None,
+            tablespace: "fast".into(),
+            connection_limit: 3,
+            size: 1,
+            comment: Some("it's".into()),
+            acl: Some(vec!["=T/o".into(), "\"Mary \"\"=M\"=Cc*/o".into()]),
+            settings: vec![
+                setting(None, "search_path", "a, \"B c\""),
+                setting(Some("r"), "x.y", "it's"),
+            ],
+        };
+        let properties = DatabaseProperties::of_manifest(&facts, "n\"");
+        assert_eq!(
+            properties.create,
+            "CREATE DATABASE \"n\"\"\" WITH TEMPLATE = template0 ENCODING = 'UTF8' LC_COLLATE = 'C' LC_CTYPE = 'it''s' \
+             LOCALE_PROVIDER = icu ICU_LOCALE = 'de-DE' TABLESPACE = \"fast\""
+        );
+        assert_eq!(
+            properties.statements,
+            [
+                "ALTER DATABASE \"n\"\"\" CONNECTION LIMIT = 3",
+                "ALTER DATABASE \"n\"\"\" SET \"search_path\" TO a, \"B c\"",
+                "ALTER ROLE \"r\" IN DATABASE \"n\"\"\" SET \"x\".\"y\" TO 'it''s'",
+                "REVOKE ALL ON DATABASE \"n\"\"\" FROM PUBLIC",
+                "GRANT TEMPORARY ON DATABASE \"n\"\"\" TO PUBLIC",
+                "GRANT CREATE ON DATABASE \"n\"\"\" TO \"Mary \"\"=M\"",
+                "GRANT CONNECT ON DATABASE \"n\"\"\" TO \"Mary \"\"=M\" WITH GRANT OPTION",
+            ]
+        );
+        assert_eq!(
+            properties.comment.as_deref(),
+            Some("COMMENT ON DATABASE \"n\"\"\" IS 'it''s'")
+        );
+    }
+}

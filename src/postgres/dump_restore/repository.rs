@@ -1,0 +1,174 @@
+//! Dumps of the repository: which one is meant, its bytes on disk with their digests proven.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+
+use super::files::{new_file, spool_for};
+use crate::error::{Hint, one_line};
+use crate::postgres::cluster::Cluster;
+use crate::postgres::dump::list::{ListedDump, list};
+use crate::postgres::dump::manifest::{self, DumpManifest};
+use crate::postgres::dump::progress::DumpProgress;
+use crate::postgres::dump::read_back::{Nowhere, Sink, key_of, read};
+use crate::postgres::dump::spool::Spool;
+use crate::postgres::layout::{DumpFormat, DumpId, DumpKind};
+use crate::postgres::protection::{Lease, LeaseContent, LeaseKind, Needs, register};
+
+/// How long a restore that was killed keeps its dump from deletion.
+const LEASE: Duration = Duration::from_secs(3600);
+
+/// The dump does not have the bytes that its manifest says.
+#[derive(Debug, thiserror::Error)]
+#[error("dump \"{id}\" is damaged: \"{path}\": {why}")]
+pub struct DamagedDump {
+    id: DumpId,
+    path: String,
+    why: String,
+}
+
+/// The manifest of the newest complete dump of all of a database, or of the newest that shows it as it was at a moment or
+/// before. `schema_only`: one without rows will do, too. Errors: there is none, or the newest one cannot be read: an older one
+/// is not taken in its place.
+pub async fn newest(
+    cluster: &Cluster,
+    database: &str,
+    until: Option<DateTime<Utc>>,
+    schema_only: bool,
+) -> anyhow::Result<DumpManifest> {
+    let mut candidates = list(cluster, Some(database)).await?.complete;
+    candidates.retain(|dump| is_candidate(dump, schema_only, until));
+    candidates.sort_by_key(|dump| (dump.id.time(), dump.id.clone()));
+    for dump in candidates.iter().rev() {
+        // One that is gone by now was deleted.
+        let Some(manifest) = manifest::read(cluster, &dump.id).await? else {
+            continue;
+        };
+        let is_meant = until.is_none_or(|until| manifest.snapshot.time <= until);
+        if is_meant && !manifest.options.is_partial() {
+            return Ok(manifest);
+        }
+    }
+    let when = until.map_or(String::new(), |time| {
+        format!(" of {} or before", super::marks::shown(time))
+    });
+    Err(anyhow!(
+        "there is no complete dump of all of database \"{database}\"{when}"
+    ))
+    .hint(
+        "`walden dump list` shows what there is; name one by its ID, or its database by --database",
+    )
+}
+
+/// What began later does not show an earlier moment.
+fn is_candidate(dump: &ListedDump, schema_only: bool, until: Option<DateTime<Utc>>) -> bool {
+    let kind = dump.id.kind();
+    let is_of_kind = kind == DumpKind::Full || (schema_only && kind == DumpKind::Schema);
+    is_of_kind && until.is_none_or(|until| dump.id.time() <= until)
+}
+
+/// A dump on disk.
+#[derive(Debug)]
+pub struct FetchedDump {
+    pub path: PathBuf,
+    /// What it lies in, if that was made for it.
+    _spool: Option<Spool>,
+}
+
+/// Reads all of a dump and compares it with its manifest. In a repository that is a folder it stays where it is; else it is
+/// copied to disk, since `pg_restore` reads it from several places at once.
+pub async fn fetch(
+    cluster: &Cluster,
+    manifest: &DumpManifest,
+    repository: Option<&Path>,
+    spool: Option<&Path>,
+) -> anyhow::Result<FetchedDump> {
+    let copied = match repository {
+        Some(_) => None,
+        None => Some(spool_for(spool, manifest.size())?),
+    };
+    let progress = DumpProgress::default();
+    for object in &manifest.objects {
+        let (id, path) = (
+            &manifest.id,
+            copied.as_ref().map(|spool| spool.path().join(&object.path)),
+        );
+        let fault = match path {
+            None => read(cluster, id, object, &progress, &mut Nowhere).await?,
+            Some(path) => {
+                let mut file = FileSink::make(&path)?;
+                read(cluster, id, object, &progress, &mut file).await?
+            }
+        };
+        if let Some(why) = fault {
+            let (id, path) = (id.clone(), object.path.clone());
+            let damaged = DamagedDump { id, path, why };
+            return Err(damaged).hint("`walden dump list` shows others; take a new one");
+        }
+    }
+    let path = match (&copied, repository) {
+        (None, Some(folder)) => folder.join(content_key(cluster, manifest)?),
+        (spool, _) => {
+            let folder = spool.as_ref().map(Spool::path).unwrap_or(Path::new(""));
+            folder.join(manifest.id.name().file(manifest.format))
+        }
+    };
+    let _spool = copied;
+    Ok(FetchedDump { path, _spool })
+}
+
+/// The path of the file or folder with the content, within the repository.
+fn content_key(cluster: &Cluster, manifest: &DumpManifest) -> anyhow::Result<String> {
+    let first = manifest
+        .objects
+        .first()
+        .context("the manifest names no object")?;
+    let key = key_of(cluster, &manifest.id, first)?.to_string();
+    match manifest.format {
+        DumpFormat::Directory => {
+            let folder = key.rsplit_once('/').map(|(folder, _)| folder.to_string());
+            folder.context("a key without a folder")
+        }
+        DumpFormat::Custom | DumpFormat::Plain => Ok(key),
+    }
+}
+
+/// Writes what comes to a new file.
+struct FileSink(File);
+
+impl FileSink {
+    fn make(path: &Path) -> anyhow::Result<Self> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        Ok(Self(new_file(path)?))
+    }
+}
+
+impl Sink for FileSink {
+    async fn take_in(&mut self, piece: Bytes) -> anyhow::Result<()> {
+        let mut file = self.0.try_clone()?;
+        let written = tokio::task::spawn_blocking(move || file.write_all(&piece)).await?;
+        written
+            .context("cannot write the dump to local disk")
+            .hint("make room, or name another folder with `dump.spool`")
+    }
+}
+
+/// Keeps the dump from deletion while it is restored. `None`: the repository does not take that, as with credentials that may
+/// only read.
+pub async fn lease(cluster: &Cluster, id: &DumpId) -> anyhow::Result<Option<Lease>> {
+    let content = LeaseContent::own(LeaseKind::DumpRestore, Needs::dump(&id.to_string()), LEASE);
+    match register(cluster, content).await? {
+        Ok(lease) => Ok(Some(lease)),
+        Err(error) => {
+            tracing::info!("{}", one_line(&error.into()));
+            Ok(None)
+        }
+    }
+}
