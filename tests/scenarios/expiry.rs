@@ -148,7 +148,7 @@ fn what_stays_is_restored_and_what_went_is_told_for_what_it_is() {
 
 #[test]
 fn the_same_holds_in_a_bucket() {
-    let Some(store) = ObjectStore::radosgw() else {
+    let Some(store) = ObjectStore::moto() else {
         return;
     };
     let (major, scratch) = (Major::newest(), Scratch::new("s3 expiry"));
