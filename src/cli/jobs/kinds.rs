@@ -27,6 +27,20 @@ const KINDS: &[JobKind] = &[
         arguments: |_| Ok(words("backup take --label scheduled")),
     },
     JobKind {
+        name: "dump",
+        cron: |schedule| schedule.dump.as_ref(),
+        lane: Lane::Short,
+        deadline: |schedule| schedule.dump_deadline,
+        arguments: |_| Ok(words("dump take --all")),
+    },
+    JobKind {
+        name: "schema-dump",
+        cron: |schedule| schedule.schema_dump.as_ref(),
+        lane: Lane::Short,
+        deadline: |schedule| schedule.dump_deadline,
+        arguments: |_| Ok(words("dump take --all --schema-only")),
+    },
+    JobKind {
         name: "verify",
         cron: |schedule| schedule.verify.as_ref(),
         lane: Lane::Long,
