@@ -312,7 +312,7 @@ settings! {
         /// goes.
         window: Option<Duration> = SettingType::Duration { min: 0, max: 3650 * DAY }, Unset("7d");
         /// The time zone in which days, weeks and longer periods begin, by its name in the IANA database.
-        time_zone: String = SettingType::Word, Value("UTC");
+        time_zone: TimeZone = SettingType::TimeZone, Value("UTC");
     }
 
     /// Which base backups are kept beyond the recovery window.

@@ -115,33 +115,28 @@ fn by_series<'a>(holdings: &'a Holdings, policy: &Policy, made: &[Made]) -> BySe
     members.into_iter().map(series).collect()
 }
 
-/// Keeps the base backups of the recovery window, and tells where it begins on each timeline.
+/// Keeps the base backups of the recovery window, and tells where it begins on each timeline. Without a window it begins
+/// with the newest one: tiers may choose those of a timeline that was left, and the newest timeline needs one, too.
 fn windows<'a>(
     base: &'a Series<'a>,
     policy: &Policy,
     paths: &Paths<'a>,
     keep: &mut Keeping<'a>,
 ) -> Vec<Begin<'a>> {
-    let (Some(window), Some(newest)) = (policy.window, base.newest()) else {
+    let Some(newest) = base.newest() else {
         return Vec::new();
     };
-    let from = newest
-        .made
-        .time
-        .checked_sub_signed(window)
-        .unwrap_or(DateTime::<Utc>::MIN_UTC);
+    let window = policy.window.unwrap_or_default();
+    let from = newest.made.time.checked_sub_signed(window);
+    let from = from.unwrap_or(DateTime::<Utc>::MIN_UTC);
     for member in base.good().iter().filter(|member| member.made.time > from) {
         keep.add(member.at, KeepReason::Window);
     }
     let begins = paths.begins(base.good(), from);
     for begin in &begins {
         if let Some(backup) = begin.backup {
-            keep.add(
-                backup.at,
-                KeepReason::WindowBegin {
-                    timeline: begin.timeline,
-                },
-            );
+            let timeline = begin.timeline;
+            keep.add(backup.at, KeepReason::WindowBegin { timeline });
         }
     }
     begins
@@ -309,3 +304,7 @@ fn verdicts(series: &BySeries<'_>, keep: Keeping<'_>) -> Vec<ItemDecision> {
     };
     members.map(decision).collect()
 }
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

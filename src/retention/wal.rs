@@ -93,36 +93,28 @@ impl<'a> Paths<'a> {
         self.along(leased.timeline, self.number(leased.from), until, reason)
     }
 
-    /// What a base backup may need that began at a time, and of which no more is known: on each path from the start of the
-    /// known one before it to the stop of the one behind it.
+    /// What a base backup may need that began at a time, and of which no more is known: on each path all WAL from the start
+    /// of the known one before it. How long it took is not known: others may have begun and ended meanwhile.
     pub fn around(&self, id: &ItemId, began: DateTime<Utc>, holdings: &Holdings) -> Vec<Needed> {
-        let known: Vec<_> = holdings
-            .items
-            .iter()
-            .filter_map(|item| Some((item.began, item.wal?)))
-            .collect();
-        let around = |(timeline, path): (&TimelineId, &TimelinePath)| {
-            let mut carried: Vec<_> = known
+        let known = || {
+            holdings
+                .items
                 .iter()
+                .filter_map(|item| Some((item.began, item.wal?)))
+        };
+        let around = |(timeline, path): (&TimelineId, &TimelinePath)| {
+            let mut carried: Vec<_> = known()
                 .filter(|(_, wal)| carries(path, Some(*wal)))
                 .collect();
             carried.sort_by_key(|(_, wal)| wal.stop.lsn);
-            let before = carried
-                .iter()
-                .take_while(|(other, _)| *other <= began)
-                .last();
-            let behind = carried
-                .iter()
-                .rposition(|(other, _)| *other <= began)
-                .map_or(0, |at| at + 1);
-            let from = before.map_or(0, |(_, wal)| self.number(wal.start.lsn));
-            let until = carried
-                .get(behind)
-                .map_or(u64::MAX, |(_, wal)| self.number(wal.stop.lsn) + 1);
+            let before = carried.iter().take_while(|(other, _)| *other <= began);
+            let from = before
+                .last()
+                .map_or(0, |(_, wal)| self.number(wal.start.lsn));
             self.along(
                 *timeline,
                 from,
-                until,
+                u64::MAX,
                 WalReason::MayBeNeededBy { item: id.clone() },
             )
         };

@@ -29,7 +29,7 @@ struct HoldsOutput {
 /// Prints what holds such data.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let (before, _) = parse_time(&args.before, Utc::now()).map_err(wrong_usage)?;
-    let policy = policy(context)?;
+    let policy = policy(context);
     let cluster = context.cluster().await?;
     let holdings = gather(&cluster, SystemTime::now()).await?.holdings;
     let found = tokio::task::spawn_blocking(move || holds(&holdings, &policy, before)).await?;

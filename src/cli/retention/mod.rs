@@ -34,15 +34,10 @@ enum RetentionVerb {
 }
 
 /// What the settings promise.
-fn policy(context: &Context) -> anyhow::Result<Policy> {
+fn policy(context: &Context) -> Policy {
     let settings = &context.settings;
     let (base, dump) = (&settings.retention_base, &settings.retention_dump);
-    Ok(Policy::new(
-        &settings.retention,
-        base,
-        dump,
-        &settings.retention_schema,
-    )?)
+    Policy::new(&settings.retention, base, dump, &settings.retention_schema)
 }
 
 /// Runs the verb.

@@ -10,7 +10,7 @@ use crate::postgres::expiry::apply::Decision;
 
 /// Prints the plan. Exit code 3 when somebody should look at something first.
 pub async fn run(context: &Context) -> anyhow::Result<Exit> {
-    let policy = policy(context)?;
+    let policy = policy(context);
     let cluster = context.cluster().await?;
     let decision = Decision::make(&cluster, &policy, SystemTime::now()).await?;
     let plan = RetentionPlan::from(&decision.plan);
