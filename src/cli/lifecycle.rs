@@ -8,7 +8,7 @@ use super::{Context, Exit, print_json, print_text};
 use crate::config::RepositoryUrl;
 use crate::error::with_hint;
 use crate::plain::counted;
-use crate::postgres::lifecycle::{Place, as_json, as_terraform};
+use crate::postgres::lifecycle::{Place, as_json, as_terraform, keeps_versions};
 
 /// Arguments of `walden lifecycle`.
 #[derive(Debug, clap::Args)]
@@ -44,7 +44,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         repository: prefix.clone(),
         cluster: settings.cluster.name.clone(),
     };
-    let rules = place.rules(settings.keeps_versions());
+    let rules = place.rules(keeps_versions(settings));
     if !args.apply {
         match args.form {
             Form::Json => print_json(&as_json(&rules))?,

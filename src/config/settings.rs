@@ -52,14 +52,6 @@ impl Encryption {
     }
 }
 
-impl Settings {
-    /// Days for which the bucket keeps versions that were replaced or deleted; `None`: for ever.
-    pub fn keeps_versions(&self) -> Option<u32> {
-        let set = self.s3.keep_versions?;
-        u32::try_from(set.as_secs().div_ceil(DAY)).ok()
-    }
-}
-
 settings! {
     /// Where the archive is.
     repository: Repository {
@@ -303,6 +295,8 @@ settings! {
         /// How far commits and base backups may lie ahead of this machine's clock: more is told, for another clock made
         /// them.
         clock_skew: Duration = LIMIT, Value("5m");
+        /// How full the file system of a repository in a folder may be, in percent: a fuller one is a warning.
+        disk_used: u64 = SettingType::Integer { min: 1, max: 100 }, Value("80");
     }
 
     /// What `walden retention` keeps (docs/operations/retention.md). Where nothing is set nothing is ever deleted.

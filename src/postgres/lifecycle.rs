@@ -7,6 +7,8 @@
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
+use crate::config::Settings;
+use crate::retention::{ItemKind, Keep, Policy, Tier};
 use crate::storage::classes::is_instant;
 use crate::storage::lifecycle::LifecycleRule;
 
@@ -119,6 +121,46 @@ pub struct Comparison {
     pub missing: Vec<String>,
     /// Of ours, by id: there, and not as they must be.
     pub stale: Vec<String>,
+}
+
+/// Days for which the settings have versions kept that were replaced or deleted; `None`: for ever.
+pub fn keeps_versions(settings: &Settings) -> Option<u32> {
+    if let Some(set) = settings.s3.keep_versions {
+        return u32::try_from(set.as_secs().div_ceil(24 * 3600)).ok();
+    }
+    let policy = Policy::new(
+        &settings.retention,
+        &settings.retention_base,
+        &settings.retention_dump,
+        &settings.retention_schema,
+    );
+    longest(&policy.ok()?).map(days_beyond)
+}
+
+/// How long the policy keeps anything; `None`: for ever, as it does with a kind of which it says nothing.
+fn longest(policy: &Policy) -> Option<TimeDelta> {
+    let mut longest = policy.window.unwrap_or_default();
+    for kind in ItemKind::ALL {
+        if !policy.limits(kind) {
+            return None;
+        }
+        for (tier, keep) in policy.of(kind).tiers.iter() {
+            let period = TimeDelta::days(match tier {
+                Tier::Hourly | Tier::Daily => 1,
+                Tier::Weekly => 7,
+                Tier::Monthly => 31,
+                Tier::Quarterly => 92,
+                Tier::Yearly => 366,
+            });
+            // The period that the end lies in counts whole.
+            let span = match keep {
+                Keep::Count(count) => period * i32::try_from(count).ok()?.checked_add(1)?,
+                Keep::For(span) => span.checked_add(&period)?,
+            };
+            longest = longest.max(span);
+        }
+    }
+    Some(longest)
 }
 
 /// Days that versions are kept if retention keeps nothing longer than that.

@@ -158,3 +158,22 @@ fn the_forms_say_the_same() {
     let depth = |c| text.matches(c).count();
     assert_eq!(depth('{') - 1, depth('}') - 1);
 }
+
+#[test]
+fn versions_stay_as_long_as_the_policy_keeps_anything() {
+    let kind = |at: usize, keep: Keep| {
+        let mut tiers = crate::retention::Tiers::default();
+        tiers.0[at] = Some(keep);
+        crate::retention::KindPolicy { tiers, minimum: 1 }
+    };
+    let mut policy = Policy {
+        zone: chrono_tz::UTC,
+        window: Some(TimeDelta::days(7)),
+        base: kind(1, Keep::For(TimeDelta::days(30))),
+        dump: kind(5, Keep::Count(7)),
+        schema: kind(0, Keep::Count(24)),
+    };
+    assert_eq!(longest(&policy), Some(TimeDelta::days(8 * 366)));
+    policy.schema = crate::retention::KindPolicy::default();
+    assert_eq!(longest(&policy), None, "all of a kind is kept");
+}

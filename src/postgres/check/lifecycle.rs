@@ -2,7 +2,7 @@
 
 use super::{Check, CheckError, CheckRequest, Verdict};
 use crate::config::{RepositoryUrl, S3};
-use crate::postgres::lifecycle::{Comparison, Place};
+use crate::postgres::lifecycle::{Comparison, Place, keeps_versions};
 use crate::postgres::promotion::Classes;
 use crate::storage::classes::is_cold;
 
@@ -22,7 +22,7 @@ pub(super) async fn check(request: &CheckRequest<'_>) -> Verdict {
         repository: prefix.clone(),
         cluster: settings.cluster.name.clone(),
     };
-    let right = place.rules(settings.keeps_versions());
+    let right = place.rules(keeps_versions(settings));
     match request
         .within("the store", request.storage.lifecycle())
         .await

@@ -14,6 +14,7 @@ mod owner;
 mod recovery;
 mod server;
 mod settings;
+mod space;
 mod store;
 #[cfg(test)]
 mod testing;
@@ -121,6 +122,7 @@ pub async fn run(request: &CheckRequest<'_>) -> Vec<Verdict> {
         recovery::CHECKS,
         &[
             Check::Lifecycle,
+            Check::Space,
             Check::Identity,
             Check::EndToEnd,
             Check::Archiver,
@@ -135,6 +137,12 @@ pub async fn run(request: &CheckRequest<'_>) -> Vec<Verdict> {
         verdicts.push(match &repository {
             Some(_) => lifecycle::check(request).await,
             None => Check::Lifecycle.because(Check::Repository),
+        });
+    }
+    if request.wants(&[Check::Space]) {
+        verdicts.push(match &repository {
+            Some(_) => space::check(request).await,
+            None => Check::Space.because(Check::Repository),
         });
     }
     let user = match request.wants(SERVER) || request.wants(&[Check::Service, Check::Owner]) {

@@ -17,6 +17,7 @@ pub enum Check {
     Clock,
     Encryption,
     Lifecycle,
+    Space,
     Owner,
     Place,
     Server,
@@ -79,6 +80,11 @@ impl Check {
             Self::Lifecycle,
             "lifecycle",
             "Does the bucket leave alone what a restore needs at once?",
+        ),
+        (
+            Self::Space,
+            "space",
+            "Has the repository's file system room for what comes?",
         ),
         (
             Self::Owner,
