@@ -134,7 +134,7 @@ pub fn keeps_versions(settings: &Settings) -> Option<u32> {
         &settings.retention_dump,
         &settings.retention_schema,
     );
-    longest(&policy.ok()?).map(days_beyond)
+    longest(&policy).map(days_beyond)
 }
 
 /// How long the policy keeps anything; `None`: for ever, as it does with a kind of which it says nothing.
