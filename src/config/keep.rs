@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::value::{duration_text, parse_duration};
+use super::units::{duration_text, parse_duration};
 
 /// More periods than any tier has use for: a hundred years of hours.
 const MOST: u32 = 876_600;

@@ -20,6 +20,7 @@ mod table;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod units;
 mod url;
 mod value;
 

@@ -10,7 +10,7 @@ use super::paths::Paths;
 use super::plan::{DeleteReason, ItemDecision, KeepReason, Plan, Reference, Verdict, WalReason};
 use super::policy::Policy;
 use super::series::{Member, Series};
-use super::wal::Begin;
+use super::wal::{Begin, Needed};
 
 /// Decides what is kept and what goes.
 ///
@@ -21,68 +21,27 @@ pub fn decide(holdings: &Holdings, policy: &Policy) -> Plan {
     let series = by_series(holdings, policy, &made);
     let base = series.get(&(ItemKind::Base, ""));
     let mut keep = Keeping::new(&holdings.items);
-    if clock_wrong {
-        keep.all(|_| true, || KeepReason::ClockWrong);
-    }
-    for kind in ItemKind::ALL
-        .into_iter()
-        .filter(|kind| !policy.limits(*kind))
-    {
-        keep.all(|item| item.id.kind == kind, || KeepReason::NoPolicy);
-    }
-    if let Some(timeline) = paths.unknown.first() {
-        let is_base = |item: &Item| item.id.kind == ItemKind::Base;
-        keep.all(is_base, || KeepReason::PathUnknown {
-            timeline: *timeline,
-        });
-    }
-    for each in series.values() {
-        each.reasons()
-            .into_iter()
-            .for_each(|(at, reason)| keep.add(at, reason));
-    }
-    let begins = base
-        .map(|base| windows(base, policy, &paths, &mut keep))
-        .unwrap_or_default();
+    keep.whole_kinds(policy, &paths, clock_wrong);
+    let by_series = series.values().flat_map(Series::reasons);
+    by_series.for_each(|(at, reason)| keep.add(at, reason));
+    let begins = base.map(|base| windows(base, policy, &paths, &mut keep));
     keep.pinned(holdings, &series);
     keep.leased(holdings);
     keep.needed();
-    let mut needed = Vec::new();
-    match base.and_then(Series::newest) {
-        _ if clock_wrong => needed = paths.all(WalReason::ClockWrong),
-        _ if policy.window.is_none() => needed = paths.all(WalReason::NoPolicy),
-        None => needed = paths.all(WalReason::NoBackup),
-        Some(_) => begins
-            .iter()
-            .for_each(|begin| needed.extend(paths.of_window(begin))),
-    }
-    needed.extend(paths.unknown.iter().flat_map(|timeline| {
-        paths.all(WalReason::PathUnknown {
-            timeline: *timeline,
-        })
-    }));
-    for lease in &holdings.leases {
-        needed.extend(
-            lease
-                .wal
-                .iter()
-                .flat_map(|wal| paths.of_lease(wal, &lease.id, &lease.holder)),
-        );
-    }
-    for (item, _) in holdings
-        .items
-        .iter()
-        .zip(&keep.reasons)
-        .filter(|(_, reasons)| !reasons.is_empty())
-    {
-        match (item.wal, &item.condition) {
-            (Some(wal), _) => needed.extend(paths.of_backup(&item.id, wal)),
-            (None, Condition::Unknown(_)) if item.id.kind == ItemKind::Base => {
-                needed.extend(paths.around(&item.id, item.began, holdings));
-            }
-            _ => (),
+    let mut needed = match base.and_then(Series::newest) {
+        _ if clock_wrong => paths.all(WalReason::ClockWrong),
+        _ if policy.window.is_none() => paths.all(WalReason::NoPolicy),
+        None => paths.all(WalReason::NoBackup),
+        Some(_) => {
+            let begins = begins.iter().flatten();
+            begins.flat_map(|begin| paths.of_window(begin)).collect()
         }
+    };
+    for timeline in paths.unknown.iter().copied() {
+        needed.extend(paths.all(WalReason::PathUnknown { timeline }));
     }
+    needed.extend(of_readers(holdings, &paths));
+    needed.extend(of_kept(holdings, &paths, &keep));
     Plan {
         references: references(&series),
         wal: paths.decide(&needed),
@@ -95,6 +54,31 @@ pub fn decide(holdings: &Holdings, policy: &Policy) -> Plan {
         ),
         items: verdicts(&series, keep),
     }
+}
+
+/// The WAL that is being read.
+fn of_readers(holdings: &Holdings, paths: &Paths<'_>) -> Vec<Needed> {
+    let leased = holdings.leases.iter().flat_map(|lease| {
+        let wal = lease.wal.iter();
+        wal.flat_map(|wal| paths.of_lease(wal, &lease.id, &lease.holder))
+    });
+    leased.collect()
+}
+
+/// The WAL that kept base backups need by themselves, or may need.
+fn of_kept(holdings: &Holdings, paths: &Paths<'_>, keep: &Keeping<'_>) -> Vec<Needed> {
+    let mut needed = Vec::new();
+    for (item, reasons) in holdings.items.iter().zip(&keep.reasons) {
+        match (item.wal, &item.condition) {
+            _ if reasons.is_empty() => (),
+            (Some(wal), _) => needed.extend(paths.of_backup(&item.id, wal)),
+            (None, Condition::Unknown(_)) if item.id.kind == ItemKind::Base => {
+                needed.extend(paths.around(&item.id, item.began, holdings));
+            }
+            _ => (),
+        }
+    }
+    needed
 }
 
 type BySeries<'a> = BTreeMap<(ItemKind, &'a str), Series<'a>>;
@@ -172,6 +156,18 @@ impl<'a> Keeping<'a> {
             if which(item) {
                 reasons.insert(reason());
             }
+        }
+    }
+
+    /// Keeps what the policy does not limit, or what nothing can be said of.
+    fn whole_kinds(&mut self, policy: &Policy, paths: &Paths<'_>, clock_wrong: bool) {
+        if clock_wrong {
+            self.all(|_| true, || KeepReason::ClockWrong);
+        }
+        self.all(|item| !policy.limits(item.id.kind), || KeepReason::NoPolicy);
+        if let Some(timeline) = paths.unknown.first().copied() {
+            let is_base = |item: &Item| item.id.kind == ItemKind::Base;
+            self.all(is_base, || KeepReason::PathUnknown { timeline });
         }
     }
 

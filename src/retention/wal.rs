@@ -198,21 +198,31 @@ impl<'a> Paths<'a> {
                 _ => decided.push((edge[0], edge[1], reasons)),
             }
         }
-        let name = |number| SegmentName::from_number(range.timeline(), number, size);
-        let decision = |(from, until, reasons): (u64, u64, BTreeSet<WalReason>)| WalDecision {
-            span: WalSpan {
-                first: name(from),
-                last: name(until - 1),
-            },
-            segments: until - from,
-            stored_bytes: (u128::from(range.stored_bytes) * u128::from(until - from)
-                / u128::from(range.segments)) as u64,
-            verdict: match reasons.is_empty() {
-                true => WalVerdict::Delete,
-                false => WalVerdict::Keep(reasons.into_iter().collect()),
-            },
-        };
+        let decision = |(from, until, reasons)| decided_part(range, (from, until), reasons, size);
         decided.into_iter().map(decision).collect()
+    }
+}
+
+/// Segments `from..until` of a range, and why they stay.
+fn decided_part(
+    range: &WalRange,
+    (from, until): (u64, u64),
+    reasons: BTreeSet<WalReason>,
+    size: SegmentSize,
+) -> WalDecision {
+    let name = |number| SegmentName::from_number(range.timeline(), number, size);
+    let share = u128::from(range.stored_bytes) * u128::from(until - from);
+    WalDecision {
+        span: WalSpan {
+            first: name(from),
+            last: name(until - 1),
+        },
+        segments: until - from,
+        stored_bytes: (share / u128::from(range.segments)) as u64,
+        verdict: match reasons.is_empty() {
+            true => WalVerdict::Delete,
+            false => WalVerdict::Keep(reasons.into_iter().collect()),
+        },
     }
 }
 
