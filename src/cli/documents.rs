@@ -11,8 +11,10 @@ use super::Cli;
 use crate::config;
 
 /// Options of the two hooks, which have no clap, and of other programs.
-const OTHER_OPTIONS: [&str; 9] = [
+const OTHER_OPTIONS: [&str; 11] = [
     "--socket",
+    "--list",
+    "--analyze-in-stages",
     "--end",
     "--url",
     "--cluster",
@@ -302,7 +304,10 @@ fn what_the_documents_show_is_followed_but_for_what_needs_other_programs() {
     let expected = [
         ("docs/operations/check.md", "needs NRPE"),
         ("docs/operations/check.md", "needs systemd"),
+        ("docs/operations/dumps.md", "shows the way by hand"),
         ("docs/operations/monitoring.md", "needs Prometheus"),
+        ("docs/operations/retention.md", "needs an archive"),
+        ("docs/operations/retention.md", "needs an archive"),
         ("README.md", "installs packages and builds"),
     ];
     assert_eq!(left_out, expected);

@@ -191,18 +191,9 @@ impl Scan {
             return;
         }
         let found = &mut self.found;
-        let privileges = [&["grant"][..], &["revoke"], &["alter", "default"]];
         let of_databases = ["create", "drop", "alter"].map(|verb| [verb, "database"]);
-        if privileges.iter().any(|with| begins(with)) {
-            found
-                .grantees
-                .extend(roles_in(line, NamesRoles::Privileges));
-        } else if begins(&["create", "policy"]) {
-            found.grantees.extend(roles_in(line, NamesRoles::Policy));
-        } else if begins(&["create", "user", "mapping"]) {
-            found
-                .grantees
-                .extend(roles_in(line, NamesRoles::UserMapping));
+        if let Some(names) = names_roles(begins) {
+            found.grantees.extend(roles_in(line, names));
         } else if of_databases.iter().any(|with| begins(with)) {
             found.leads_out.get_or_insert_with(|| line.to_string());
         } else if begins(&["create", "extension"]) {
@@ -218,6 +209,19 @@ impl Scan {
             found.owners.extend(new_owner(&words));
         }
     }
+}
+
+/// In which way a statement names roles that are granted something.
+fn names_roles(begins: impl Fn(&[&str]) -> bool) -> Option<NamesRoles> {
+    let kinds = [
+        (&["grant"][..], NamesRoles::Privileges),
+        (&["revoke"], NamesRoles::Privileges),
+        (&["alter", "default"], NamesRoles::Privileges),
+        (&["create", "policy"], NamesRoles::Policy),
+        (&["create", "user", "mapping"], NamesRoles::UserMapping),
+    ];
+    let found = kinds.into_iter().find(|(with, _)| begins(with));
+    found.map(|(_, names)| names)
 }
 
 /// What CREATE EXTENSION names.
