@@ -206,51 +206,27 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     }
     let (format, dump_format) = cli.formats()?;
     let context = || Context::load(cli.config.as_deref(), format);
+    macro_rules! waits {
+        ($on:ident, $($verb:ident)::+($($given:expr),*)) => {{
+            let context = context()?;
+            context.$on($($verb)::+(&context, $($given),*))
+        }};
+    }
     match cli.verb {
         Verb::Init(args) => init::run(cli.config.as_deref(), format, &args),
         Verb::Check(args) => check::run(cli.config.as_deref(), format, &args),
-        Verb::Backup(args) => {
-            let context = context()?;
-            context.block_on_one_thread(backup::run(&context, args))
-        }
-        Verb::Dump(args) => {
-            let context = context()?;
-            context.block_on(dump::run(&context, args, dump_format))
-        }
+        Verb::Backup(args) => waits!(block_on_one_thread, backup::run(args)),
+        Verb::Dump(args) => waits!(block_on, dump::run(args, dump_format)),
         Verb::Serve => serve::run(&context()?),
-        Verb::Status => {
-            let context = context()?;
-            context.block_on_one_thread(status::run(&context))
-        }
+        Verb::Status => waits!(block_on_one_thread, status::run()),
         Verb::Wal(args) => wal::run(&context()?, args),
-        Verb::Repo(args) => {
-            let context = context()?;
-            context.block_on(repo::run(&context, args))
-        }
-        Verb::Lifecycle(args) => {
-            let context = context()?;
-            context.block_on_one_thread(lifecycle::run(&context, &args))
-        }
-        Verb::Find(args) => {
-            let context = context()?;
-            context.block_on(find::run(&context, &args))
-        }
-        Verb::Target(args) => {
-            let context = context()?;
-            context.block_on(target::run(&context, &args))
-        }
-        Verb::Restore(args) => {
-            let context = context()?;
-            context.block_on(restore::run(&context, args))
-        }
-        Verb::Retention(args) => {
-            let context = context()?;
-            context.block_on(retention::run(&context, args))
-        }
-        Verb::Jobs(args) => {
-            let context = context()?;
-            context.block_on(jobs::run(&context, args))
-        }
+        Verb::Repo(args) => waits!(block_on, repo::run(args)),
+        Verb::Lifecycle(args) => waits!(block_on_one_thread, lifecycle::run(&args)),
+        Verb::Find(args) => waits!(block_on, find::run(&args)),
+        Verb::Target(args) => waits!(block_on, target::run(&args)),
+        Verb::Restore(args) => waits!(block_on, restore::run(args)),
+        Verb::Retention(args) => waits!(block_on, retention::run(args)),
+        Verb::Jobs(args) => waits!(block_on, jobs::run(args)),
         Verb::Schedule(args) => schedule::run(&context()?, &args),
         Verb::Config(args) => match args.verb {
             config::ConfigVerb::Example => config::example(),

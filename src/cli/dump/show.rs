@@ -62,12 +62,9 @@ fn snapshot(manifest: &DumpManifest) -> String {
 
 fn about(manifest: &DumpManifest, proof: Option<&DumpProof>) -> String {
     let database = &manifest.database;
-    let list = |names: &[String]| {
-        if names.is_empty() {
-            "none".into()
-        } else {
-            names.join(", ")
-        }
+    let list = |names: &[String]| match names {
+        [] => "none".into(),
+        _ => names.join(", "),
     };
     let extensions: Vec<String> = manifest
         .extensions

@@ -73,7 +73,9 @@ pub fn decide(request: &RestoreRequest<'_>) -> Result<RestorePlan, Vec<Reason>> 
     what_is_needed(request, chosen.as_ref(), &mut reasons);
     of_the_space(request, &mut reasons);
     let replaced = request.target.existing.as_ref();
-    replaced.map(|replaced| of_the_replaced(request, replaced, &mut reasons));
+    if let Some(replaced) = replaced {
+        of_the_replaced(request, replaced, &mut reasons);
+    }
     match reasons.0.is_empty() {
         false => Err(reasons.0),
         true => Ok(RestorePlan {

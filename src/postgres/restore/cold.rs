@@ -1,5 +1,6 @@
 //! Whether what a plan reads can be read now, before anything is written.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, anyhow};
@@ -46,9 +47,9 @@ async fn packs(
     let mut folders: BTreeMap<BackupId, Vec<ObjectMeta>> = BTreeMap::from([(id.clone(), own)]);
     let backups: BTreeSet<BackupId> = needed.keys().map(|pack| pack.backup.clone()).collect();
     for backup in backups {
-        if !folders.contains_key(&backup) {
-            let objects = cluster.objects_of(&backup).await?;
-            folders.insert(backup, objects);
+        if let Entry::Vacant(folder) = folders.entry(backup) {
+            let objects = cluster.objects_of(folder.key()).await?;
+            folder.insert(objects);
         }
     }
     let keys: BTreeSet<_> = needed

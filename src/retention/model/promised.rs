@@ -50,7 +50,8 @@ fn good(world: &World) -> impl Iterator<Item = (&Item, DateTime<Utc>)> {
 
 fn promised_items(world: &World, policy: &Policy) -> BTreeSet<ItemId> {
     let mut promised = BTreeSet::new();
-    let mut series: BTreeMap<(ItemKind, &str), Vec<(&Item, DateTime<Utc>)>> = BTreeMap::new();
+    type Made<'a> = Vec<(&'a Item, DateTime<Utc>)>;
+    let mut series: BTreeMap<(ItemKind, &str), Made<'_>> = BTreeMap::new();
     for (item, made) in good(world) {
         series
             .entry((item.id.kind, &item.series))

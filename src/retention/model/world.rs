@@ -124,9 +124,8 @@ impl World {
         self.wait(hours);
         self.clocks();
         self.write(1);
-        match self.random.below(14) {
-            0 => self.promote(),
-            _ => (),
+        if self.random.below(14) == 0 {
+            self.promote();
         }
         for _ in 0..1 + self.random.below(2) {
             self.back_up();
@@ -288,12 +287,12 @@ impl World {
         self.write(0);
         self.wait(0);
         let condition = self.condition();
-        let goods = self
+        let mut goods = self
             .left
             .items
             .iter()
             .filter(|item| item.id.kind == ItemKind::Base && item.is_good());
-        let needs = match (self.random.below(5), goods.last()) {
+        let needs = match (self.random.below(5), goods.next_back()) {
             (0, Some(last)) if !self.steady => Needs::Known(vec![last.id.clone()]),
             _ => Needs::Known(Vec::new()),
         };
