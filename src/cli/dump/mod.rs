@@ -8,6 +8,7 @@ mod export;
 mod list;
 mod progress;
 mod restore;
+mod restored;
 mod show;
 mod take;
 mod verify;

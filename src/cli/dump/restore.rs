@@ -5,23 +5,21 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
 use chrono::{DateTime, Utc};
-use serde::Serialize;
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::super::exit::{print_error, wrong_usage};
-use super::super::{Context, Exit, Format, Table, print_json, print_text};
+use super::super::{Context, Exit};
 use super::chosen::with_manifest;
 use super::confirm::production;
+use super::restored::{refusal, report, valid};
 use crate::error::{self, one_line, with_hint};
-use crate::plain::{counted, plain};
 use crate::postgres::catalog::{parse_time, postgresql_time};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::dump::manifest::DumpManifest;
 use crate::postgres::dump::programs::Programs;
 use crate::postgres::dump::proof::{DumpProof, record};
-use crate::postgres::dump_restore::decide::{Reason, RestorePlan};
 use crate::postgres::dump_restore::digests::WrongDigest;
 use crate::postgres::dump_restore::job::{DumpRestored, RestoreJob};
 use crate::postgres::dump_restore::needs::RestoreOptions;
@@ -129,24 +127,6 @@ impl Args {
     }
 }
 
-/// What was found out and done, for `--format json`.
-#[derive(Serialize)]
-#[serde(rename_all = "snake_case", tag = "result")]
-enum RestoreOutput<'a> {
-    Refused {
-        reasons: &'a [Reason],
-    },
-    Valid {
-        dump: &'a str,
-        plan: &'a RestorePlan,
-    },
-    Restored {
-        dump: &'a str,
-        #[serde(flatten)]
-        restored: &'a DumpRestored,
-    },
-}
-
 /// Runs the verb. Exit code 4 when the dump cannot be restored to this server as asked, 3 when it is damaged.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     let options = args.options()?;
@@ -241,23 +221,45 @@ async fn find_dump(context: &Context, args: &Args, info: &ConnInfo) -> anyhow::R
         }
     };
     let lease = lease(&cluster, &manifest.id).await?;
-    let settings = &context.settings;
-    let folder = settings.repository.url.folder();
-    let fetched = fetch(&cluster, &manifest, folder, settings.dump.spool.as_deref()).await?;
-    let (path, name) = (fetched.path.clone(), manifest.id.to_string());
-    let source = tokio::task::spawn_blocking(move || open(&path)).await??;
-    let kept = KeptDump {
-        cluster,
-        manifest,
-        lease,
-        _fetched: fetched,
+    let reading = fetched(context, &cluster, &manifest);
+    let read = match &lease {
+        Some(lease) => lease.while_held(reading).await,
+        None => reading.await,
+    };
+    let (source, _fetched) = match read {
+        Ok(read) => read,
+        Err(error) => {
+            if let Some(lease) = lease {
+                lease.release().await;
+            }
+            return Err(error);
+        }
     };
     Ok(FoundDump {
-        name,
+        name: manifest.id.to_string(),
         source,
         is_proven: true,
-        kept: Some(kept),
+        kept: Some(KeptDump {
+            cluster,
+            manifest,
+            lease,
+            _fetched,
+        }),
     })
+}
+
+/// Reads all of a dump, and looks into it.
+async fn fetched(
+    context: &Context,
+    cluster: &Cluster,
+    manifest: &DumpManifest,
+) -> anyhow::Result<(DumpSource, FetchedDump)> {
+    let settings = &context.settings;
+    let folder = settings.repository.url.folder();
+    let fetched = fetch(cluster, manifest, folder, settings.dump.spool.as_deref()).await?;
+    let path = fetched.path.clone();
+    let source = tokio::task::spawn_blocking(move || open(&path)).await??;
+    Ok((source, fetched))
 }
 
 /// The moment that a text names, by UTC unless it says something else.
@@ -329,7 +331,7 @@ async fn restore_found(
         |name: &str, database: Option<&str>| start(&programs, info, server, dsn, name, database);
     list(&program, source, is_remote).await?;
     if args.verify_only {
-        return valid(context.format, found, &plan);
+        return valid(context.format, &found.name, &plan, found.is_proven);
     }
     if settings.cluster.production {
         production(
@@ -412,76 +414,4 @@ async fn prove(
             one_line(&error)
         );
     }
-}
-
-fn report(format: Format, dump: &str, restored: &DumpRestored) -> anyhow::Result<Exit> {
-    match format {
-        Format::Json => print_json(&RestoreOutput::Restored { dump, restored })?,
-        Format::Table => print_text(&in_words(dump, restored))?,
-    }
-    Ok(Exit::Success)
-}
-
-fn refusal(format: Format, dump: &str, reasons: &[Reason]) -> anyhow::Result<Exit> {
-    if format == Format::Json {
-        print_json(&RestoreOutput::Refused { reasons })?;
-    }
-    eprintln!(
-        "ERROR: dump \"{}\" cannot be restored like that; nothing was changed",
-        plain(dump)
-    );
-    for Reason { what, hint } in reasons {
-        eprintln!("REASON: {}", plain(what));
-        eprintln!("HINT: {}", plain(hint));
-    }
-    Ok(Exit::Refused)
-}
-
-fn valid(format: Format, found: &FoundDump, plan: &RestorePlan) -> anyhow::Result<Exit> {
-    let dump = found.name.as_str();
-    match format {
-        Format::Json => print_json(&RestoreOutput::Valid { dump, plan })?,
-        Format::Table => {
-            let digest = match found.is_proven {
-                true => "its digest is right",
-                false => "it has no checksum file",
-            };
-            let notes = plan.notes.iter().map(|note| format!("note: {note}\n"));
-            print_text(&format!(
-                "dump \"{dump}\" can be restored as database \"{}\"; {digest}\n{}",
-                plan.database,
-                notes.collect::<String>()
-            ))?;
-        }
-    }
-    Ok(Exit::Success)
-}
-
-fn in_words(dump: &str, restored: &DumpRestored) -> String {
-    let mut text = format!(
-        "restored \"{dump}\" as database \"{}\"\n",
-        restored.database
-    );
-    let mut table = Table::new(&["phase", ">seconds"]);
-    for phase in &restored.phases {
-        table.row([
-            phase.name.as_str().to_string(),
-            format!("{:.2}", phase.seconds),
-        ]);
-    }
-    text += &table.render();
-    if restored.ended_connections > 0 {
-        text += &format!(
-            "{} ended\n",
-            counted(restored.ended_connections, "connection")
-        );
-    }
-    for note in &restored.notes {
-        text += &format!("note: {note}\n");
-    }
-    if let Some(kept) = &restored.kept_as {
-        text +=
-            &format!("the old database is kept as \"{kept}\"; `walden dump drop-old` drops it\n");
-    }
-    text + "the new database has no statistics yet: run `vacuumdb --analyze-in-stages`\n"
 }
