@@ -9,6 +9,7 @@ mod backup_crash;
 mod check;
 mod databases;
 mod documents;
+mod dump;
 mod dump_restore;
 mod errors;
 mod events;
