@@ -78,6 +78,7 @@ async fn refuse_last(cluster: &Cluster, going: &[ListedDump]) -> anyhow::Result<
         .retain(|dump| going.iter().all(|one| one.id != dump.id));
     match going
         .iter()
+        .filter(|dump| !dump.id.name().is_partial())
         .find(|dump| kept.latest(dump.id.database(), dump.id.kind()).is_none())
     {
         None => Ok(()),

@@ -75,12 +75,21 @@ pub fn globals(
     passwords: bool,
 ) -> Command {
     let mut command = programs.connecting("pg_dumpall", connection);
-    command
-        .arg("--globals-only")
-        .arg(format!("--database={database}"));
+    command.arg("--globals-only");
+    if !is_expanded(database) {
+        command.arg(format!("--database={database}"));
+    }
     if !passwords {
         command.arg("--no-role-passwords");
     }
     command.arg(format!("--dbname={}", connection.conninfo));
     command
+}
+
+/// Whether libpq takes a database's name for a connection string. `pg_dumpall` then chooses "postgres" or "template1" itself.
+fn is_expanded(database: &str) -> bool {
+    let is_uri = ["postgres://", "postgresql://"]
+        .iter()
+        .any(|scheme| database.starts_with(scheme));
+    is_uri || database.contains('=')
 }

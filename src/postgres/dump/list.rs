@@ -54,11 +54,12 @@ pub struct ListedDumps {
 }
 
 impl ListedDumps {
-    /// The newest complete one of a database and kind.
+    /// The newest complete one of a database and kind that holds all tables.
     pub fn latest(&self, database: &str, kind: DumpKind) -> Option<&ListedDump> {
         self.complete
             .iter()
             .filter(|dump| dump.id.database() == database && dump.id.kind() == kind)
+            .filter(|dump| !dump.id.name().is_partial())
             .max_by_key(|dump| (dump.id.time(), dump.id.name().clone()))
     }
 }

@@ -1,5 +1,6 @@
 //! One dump, once its name is reserved: what is stored in which order, and when it exists.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use anyhow::anyhow;
@@ -19,8 +20,9 @@ use super::programs::Programs;
 use super::progress::DumpProgress;
 use super::read_back;
 use super::spool::Spool;
+use super::take::taken_for_abandoned;
 use crate::config;
-use crate::error::{Hint, find, with_hint};
+use crate::error::{find, with_hint};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{DumpFormat, DumpId, DumpObject};
 use crate::postgres::replication::conninfo::ProgramConnection;
@@ -111,7 +113,7 @@ impl OneDump<'_> {
             self.id.database(),
             passwords,
         );
-        let to = self.output(&DumpObject::Globals, OutputKind::Text);
+        let to = self.output(&DumpObject::Globals, OutputKind::Globals);
         let stored = store(self.programs.name("pg_dumpall"), command, to).await;
         Ok(Globals {
             object: stored.map_err(explained)?.0,
@@ -153,8 +155,18 @@ impl OneDump<'_> {
     ) -> anyhow::Result<(StoredContent, Facts)> {
         let snapshot = session.snapshot().await?;
         let name = snapshot.name.clone();
-        let asking = gather(session, snapshot);
-        tokio::try_join!(self.dump(Some(&name)), asking)
+        let mut asking = pin!(gather(session, snapshot));
+        let mut dumping = pin!(self.dump(Some(&name)));
+        let dumped = tokio::select! {
+            facts = &mut asking => {
+                let facts = facts?;
+                return Ok((dumping.await?, facts));
+            }
+            dumped = &mut dumping => dumped,
+        };
+        // Also after a failure: the next try needs the session, and no answer may be under way there.
+        let facts = asking.await;
+        Ok((dumped?, facts?))
     }
 
     /// `pg_dump`'s snapshot is older than what is asked afterwards.
@@ -279,11 +291,7 @@ impl OneDump<'_> {
         }
         if repository.storage().head(&started).await?.is_none() {
             repository.storage().delete(&key).await?;
-            return Err(anyhow!(
-                "another dump took {} for abandoned and removed it",
-                self.id
-            ))
-            .hint("take it again; are the clocks of this machine and the repository right?");
+            return Err(taken_for_abandoned(&self.id));
         }
         if let Err(error) = repository.storage().delete(&started).await {
             tracing::warn!("the dump is complete, but its reservation is left: {error}");

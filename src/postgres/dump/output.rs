@@ -34,8 +34,8 @@ pub enum OutputKind {
     Archive,
     /// SQL of `pg_dump`, stored compressed at this level.
     Script(i32),
-    /// SQL that nothing is known of.
-    Text,
+    /// SQL of `pg_dumpall`, stored as it is.
+    Globals,
 }
 
 /// Where the output goes, and how.
@@ -217,7 +217,9 @@ impl Examined {
         match kind {
             OutputKind::Archive => drop(work.spawn_blocking(|| known(archive::check(source)))),
             OutputKind::Script(_) => drop(work.spawn_blocking(|| known(script::check(source)))),
-            OutputKind::Text => return Self { pieces: None, work },
+            OutputKind::Globals => {
+                drop(work.spawn_blocking(|| script::check_globals(source).map(|()| None)))
+            }
         }
         Self {
             pieces: Some(pieces),

@@ -14,6 +14,8 @@ use crate::postgres::types::MajorVersion;
 
 /// Majors beyond those that Walden knows, whose programs work with older servers.
 const NEWER: u32 = 4;
+/// The first major with that setting.
+const TRANSACTION_TIMEOUT: u32 = 17;
 /// Variables of libpq that say something about the programs themselves, not about the connection.
 const KEPT: [&str; 2] = ["PGSYSCONFDIR", "PGLOCALEDIR"];
 
@@ -42,14 +44,10 @@ impl Programs {
                 false => Err(too_old(&programs, server)),
             };
         }
-        let mut older = None;
-        for folder in usual_places(server) {
-            match Self::ask(Some(folder), Vec::new()).await {
-                Ok(programs) if programs.major >= server.number() => return Ok(programs),
-                Ok(programs) => older = older.or(Some(programs)),
-                Err(_) => (),
-            }
-        }
+        let older = match Self::nearest(usual_places(server), server).await {
+            Some(programs) if programs.major >= server.number() => return Ok(programs),
+            older => older,
+        };
         Err(match older {
             Some(programs) => too_old(&programs, server),
             None => with_hint(
@@ -59,6 +57,33 @@ impl Programs {
                 ),
             ),
         })
+    }
+
+    /// The server's own major wherever it is, else the nearest newer one, else an older one. Newer programs may write what
+    /// only newer servers take without errors.
+    async fn nearest(places: Vec<PathBuf>, server: MajorVersion) -> Option<Self> {
+        let (server, mut best) = (server.number(), None::<Self>);
+        let rank = |programs: &Self| (programs.major < server, programs.major.abs_diff(server));
+        for folder in places {
+            let Ok(programs) = Self::ask(Some(folder), Vec::new()).await else {
+                continue;
+            };
+            if best
+                .as_ref()
+                .is_none_or(|best| rank(&programs) < rank(best))
+            {
+                best = Some(programs);
+            }
+            if best.as_ref().is_some_and(|best| best.major == server) {
+                break;
+            }
+        }
+        best
+    }
+
+    /// Whether no server of this major takes what they write without errors: it sets `transaction_timeout`.
+    pub fn write_for_newer(&self, server: MajorVersion) -> bool {
+        self.major >= TRANSACTION_TIMEOUT && server.number() < TRANSACTION_TIMEOUT
     }
 
     async fn ask(folder: Option<PathBuf>, prefix: Vec<String>) -> anyhow::Result<Self> {
@@ -284,6 +309,35 @@ mod tests {
         );
         let error = Programs::find(&settings, major(16)).await.unwrap_err();
         assert!(error.to_string().contains("is of version 15.4"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_server_s_own_major_goes_before_newer_ones_wherever_it_is() {
+        let folders: Vec<_> = [12, 18, 17, 15]
+            .map(|major| {
+                let folder = tempfile::tempdir().unwrap();
+                fake(folder.path(), &format!("pg_dump (PostgreSQL) {major}.1"));
+                folder
+            })
+            .into();
+        let places: Vec<_> = folders
+            .iter()
+            .map(|folder| folder.path().to_path_buf())
+            .collect();
+        for (server, chosen, beyond) in [
+            (15, 15, false),
+            (16, 17, true),
+            (14, 15, false),
+            (17, 17, false),
+        ] {
+            let found = Programs::nearest(places.clone(), major(server))
+                .await
+                .unwrap();
+            assert_eq!(found.major, chosen, "{server}");
+            assert_eq!(found.write_for_newer(major(server)), beyond, "{server}");
+        }
+        let older = Programs::nearest(places[..1].to_vec(), major(15)).await;
+        assert_eq!(older.unwrap().major, 12);
     }
 
     #[tokio::test]

@@ -7,42 +7,62 @@ use super::contained::Contained;
 
 /// What `pg_dump` writes last, but for blank lines, comments and a command of psql.
 const END: &[u8] = b"-- PostgreSQL database dump complete";
+/// The same of `pg_dumpall`.
+const GLOBALS_END: &[u8] = b"-- PostgreSQL database cluster dump complete";
 /// Bytes of a line that are looked at: the longest names fit.
 const LOOKED_AT: usize = 1024;
 /// Lines behind [`END`] at most.
 const BEHIND: u32 = 8;
 
 /// Reads a dump to its end, however long its lines are.
-pub fn check(mut source: impl BufRead) -> Result<Contained, NotWhole> {
-    let (mut contained, mut line, mut since_end) = (Contained::default(), Vec::new(), None);
+pub fn check(source: impl BufRead) -> Result<Contained, NotWhole> {
+    let mut contained = Contained::default();
+    read_to(END, source, |line| {
+        note(&String::from_utf8_lossy(line), &mut contained);
+    })?;
+    Ok(contained)
+}
+
+/// Reads roles and tablespaces to their end.
+pub fn check_globals(source: impl BufRead) -> Result<(), NotWhole> {
+    read_to(GLOBALS_END, source, |_| ())
+}
+
+/// Reads to the source's end, where this line must stand; `comment` sees all comments.
+fn read_to(
+    end: &[u8],
+    mut source: impl BufRead,
+    mut comment: impl FnMut(&[u8]),
+) -> Result<(), NotWhole> {
+    let (mut line, mut since_end) = (Vec::new(), None);
     loop {
         let (there, ends) = {
             let buffer = source.fill_buf()?;
-            let end = buffer.iter().position(|byte| *byte == b'\n');
-            let part = &buffer[..end.unwrap_or(buffer.len())];
+            let stop = buffer.iter().position(|byte| *byte == b'\n');
+            let part = &buffer[..stop.unwrap_or(buffer.len())];
             let room = LOOKED_AT.saturating_sub(line.len());
             line.extend(&part[..part.len().min(room)]);
             (
-                part.len() + usize::from(end.is_some()),
-                end.is_some() || buffer.is_empty(),
+                part.len() + usize::from(stop.is_some()),
+                stop.is_some() || buffer.is_empty(),
             )
         };
         source.consume(there);
         if !ends {
             continue;
         }
-        since_end = match line == END {
+        since_end = match line == end {
             true => Some(0),
             false => since_end
                 .map(|lines: u32| lines + 1)
                 .filter(|lines| *lines <= BEHIND),
         };
         if line.starts_with(b"-- ") {
-            note(&String::from_utf8_lossy(&line), &mut contained);
+            comment(&line);
         }
         line.clear();
         if there == 0 {
-            return since_end.map(|_| contained).ok_or(NotWhole::BrokenOff);
+            return since_end.map(|_| ()).ok_or(NotWhole::BrokenOff);
         }
     }
 }
@@ -102,6 +122,20 @@ mod tests {
         assert_eq!(tables, [Some(true), Some(false), None]);
         let in_pieces = std::io::BufReader::with_capacity(3, DUMP.as_bytes());
         assert_eq!(check(in_pieces).unwrap(), contained);
+    }
+
+    #[test]
+    fn globals_without_their_end_are_not_whole() {
+        let globals = "--\n-- PostgreSQL database cluster dump\n--\n\nCREATE ROLE shop;\n\n\\unrestrict abc\n\n\
+            --\n-- PostgreSQL database cluster dump complete\n--\n\n";
+        check_globals(globals.as_bytes()).unwrap();
+        let end = globals.find("complete").unwrap() + "complete".len();
+        for length in 0..end {
+            assert!(
+                check_globals(&globals.as_bytes()[..length]).is_err(),
+                "{length}"
+            );
+        }
     }
 
     #[test]

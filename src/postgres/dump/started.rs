@@ -78,6 +78,7 @@ pub async fn reserve(
     template: &str,
     database: &str,
     kind: DumpKind,
+    is_partial: bool,
 ) -> anyhow::Result<Reserved> {
     let run = Run::begin()?;
     for _ in 0..RESERVE_TRIES {
@@ -88,6 +89,10 @@ pub async fn reserve(
         };
         let name = DumpName::new(template, database, started.started_at, kind)
             .hint("`dump.file_name` must hold {time}, perhaps behind {database}, and no other signs than letters, digits, '_', '-' and '.'")?;
+        let name = match is_partial {
+            true => name.of_some_tables()?,
+            false => name,
+        };
         let id = DumpId::new(database, name)?;
         if put(cluster, &id, &started).await? {
             return Ok(Reserved {
@@ -139,11 +144,15 @@ async fn put(cluster: &Cluster, id: &DumpId, started: &DumpStarted) -> anyhow::R
     Ok(alone)
 }
 
-/// Shows again and again that the dump is still being written. Never ends.
+/// Shows again and again that the dump is still being written. Ends when the reservation is gone: somebody took the dump for
+/// abandoned, and what it stores from then on must not look like one that is being written.
 pub async fn beat(cluster: &Cluster, reserved: &Reserved) {
     let key = cluster.layout.dump(&reserved.id, &DumpObject::Started);
     loop {
         tokio::time::sleep(BEAT).await;
+        if let Ok(None) = cluster.repository.storage().head(&key).await {
+            return;
+        }
         let Ok(json) = serde_json::to_vec_pretty(&reserved.started) else {
             continue;
         };

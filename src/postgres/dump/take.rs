@@ -115,6 +115,7 @@ impl Taking<'_> {
                 &self.settings.file_name,
                 database,
                 self.request.kind,
+                self.request.options.is_partial(),
             )
             .await?;
             Ok((session, programs, reserved))
@@ -125,6 +126,15 @@ impl Taking<'_> {
             session.version,
             programs.version
         );
+        if programs.write_for_newer(session.major) {
+            tracing::warn!(
+                "what pg_dump {} writes cannot be restored to a server of version {} without errors. HINT: install \
+                 PostgreSQL {}'s client programs",
+                programs.version,
+                session.major,
+                session.major
+            );
+        }
         let dump = OneDump {
             cluster: self.cluster,
             settings: self.settings,
@@ -137,7 +147,7 @@ impl Taking<'_> {
         };
         let taken = tokio::select! {
             taken = or_stop(stop, dump.take(&mut session)) => taken,
-            () = beat(self.cluster, &reserved) => unreachable!("it never ends"),
+            () = beat(self.cluster, &reserved) => Err(taken_for_abandoned(&reserved.id)),
         };
         drop(session);
         let manifest = match taken {
@@ -173,6 +183,14 @@ impl Taking<'_> {
         }
         Ok(())
     }
+}
+
+/// The error of a dump whose reservation somebody removed.
+pub(super) fn taken_for_abandoned(id: &DumpId) -> anyhow::Error {
+    with_hint(
+        anyhow!("another dump took {id} for abandoned and removed it"),
+        "take it again; are the clocks of this machine and the repository right?",
+    )
 }
 
 /// The work, unless somebody asks for the end.

@@ -98,6 +98,9 @@ impl DumpFormat {
     }
 }
 
+/// Behind the time in the names of dumps of some tables.
+const PARTIAL: &str = "_partial";
+
 /// What all objects of a dump begin with: `shop_20260131_140500`, perhaps with `_schema` or `_data`. It holds the time, UTC, at
 /// which the dump began.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,6 +118,19 @@ impl DumpName {
             .replace("{time}", &time.format(TIME).to_string())
             .replace("{database}", &encode(database));
         format!("{name}{}", kind.suffix()).parse()
+    }
+
+    /// The same for a dump of some tables. Errors: it is too long then.
+    pub fn of_some_tables(&self) -> Result<Self, ParseError> {
+        let suffix = self.kind().suffix();
+        let name = self.0.strip_suffix(suffix).unwrap_or(&self.0);
+        format!("{name}{PARTIAL}{suffix}").parse()
+    }
+
+    /// Whether it holds some tables only, so that it can stand for no other dump.
+    pub fn is_partial(&self) -> bool {
+        let name = self.0.strip_suffix(self.kind().suffix());
+        name.is_some_and(|name| name.ends_with(PARTIAL))
     }
 
     /// When the dump began.
