@@ -102,7 +102,7 @@ fn usable(major: Major) {
         let copy = format!("{format}_copy");
         cluster.sql(&format!("CREATE DATABASE {copy}"));
         let connect = format!(
-            "-h {} -p {} -U walden -d {copy}",
+            "-h '{}' -p {} -U walden -d {copy}",
             cluster.socket_folder.display(),
             cluster.port
         );
