@@ -13,7 +13,7 @@ use crate::storage::{Key, ObjectMeta, StorageError};
 pub const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// Objects deleted at once.
-const PARALLEL_DELETES: usize = 16;
+pub const PARALLEL_DELETES: usize = 16;
 
 /// A backup that was removed because nobody will finish it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,9 +2,10 @@
 
 use anyhow::{Context, anyhow};
 use chrono::Utc;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
-use super::cleanup::{delete_all, keys};
+use super::cleanup::{PARALLEL_DELETES, keys};
 use super::manifest::{self, ManifestEntry, entries};
 use crate::error::{Hint, one_line, with_hint};
 use crate::postgres::catalog::{BackupDescription, TimelinePath, WalRanges};
@@ -145,7 +146,9 @@ pub async fn delete(cluster: &Cluster, plan: &DeletePlan) -> anyhow::Result<()> 
                 "wait until that is over: `walden retention pins` shows it",
             ));
         }
-        deletion.while_held(delete_objects(cluster, plan)).await
+        deletion
+            .while_held(delete_objects(cluster, plan, &deletion))
+            .await
     };
     let deleted = deleted.await;
     // What was not deleted is no loss if it is gone one day.
@@ -155,11 +158,15 @@ pub async fn delete(cluster: &Cluster, plan: &DeletePlan) -> anyhow::Result<()> 
 
 /// The manifest goes first, so that the backup stops existing at once. Of an unfinished backup the reservation goes first:
 /// a process that still takes it sees that once it has written its manifest, and takes that back.
-async fn delete_objects(cluster: &Cluster, plan: &DeletePlan) -> anyhow::Result<()> {
+async fn delete_objects(
+    cluster: &Cluster,
+    plan: &DeletePlan,
+    deletion: &Deletion,
+) -> anyhow::Result<()> {
     let storage = cluster.repository.storage();
     let manifest = cluster.layout.manifest(&plan.id);
     if !plan.keys.contains(&manifest) {
-        storage.delete(&cluster.layout.started(&plan.id)).await?;
+        deletion.delete(&cluster.layout.started(&plan.id)).await??;
         if storage.head(&manifest).await?.is_some() {
             let error = anyhow!(
                 "backup {} was completed just now: what it holds was not deleted",
@@ -173,8 +180,13 @@ async fn delete_objects(cluster: &Cluster, plan: &DeletePlan) -> anyhow::Result<
     }
     let first = plan.keys.iter().take_while(|key| **key == manifest).count();
     let (first, rest) = plan.keys.split_at(first);
-    delete_all(cluster, first.iter()).await?;
-    Ok(delete_all(cluster, rest.iter()).await?)
+    for keys in [first, rest] {
+        let delete = |key| async move { anyhow::Ok(deletion.delete(key).await??) };
+        let deletes: Vec<_> = keys.iter().map(delete).collect();
+        let all = stream::iter(deletes).buffer_unordered(PARALLEL_DELETES);
+        all.try_collect::<()>().await?;
+    }
+    Ok(())
 }
 
 /// Whether all segments are kept without which the backup cannot become consistent.

@@ -13,6 +13,7 @@ use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, DumpObject, ObjectKind};
 use crate::postgres::protection::{Deletion, LeftItem, Needs};
 use crate::postgres::types::{Lsn, SegmentName, TimelineId, WalFileName};
+use crate::retention::{Item, ItemId, ItemKind, Needs as ItemNeeds};
 use crate::storage::{Key, StorageError, Walk, until};
 
 /// Objects deleted at once.
@@ -59,8 +60,15 @@ impl<'a> Engine<'a> {
         for id in &gathered.leftovers {
             self.rest_of_backup(id).await?;
         }
-        for id in &deletes.backups {
-            self.backup(id).await?;
+        // A backup may name packs of earlier ones.
+        for id in deletes.backups.iter().rev() {
+            match self.user_of(id, gathered) {
+                None => self.backup(id).await?,
+                Some(user) => self.left.push(LeftItem {
+                    item: format!("backup {id}"),
+                    why: format!("backup {user} is still there, and may hold frames in it"),
+                }),
+            }
         }
         let size = self.cluster.description.segment_size;
         for span in without(
@@ -77,6 +85,21 @@ impl<'a> Engine<'a> {
         gone.extend(without(open, &gathered.holdings.wal.ranges.spans(), size));
         self.beside(&gone, gathered).await?;
         self.idle_markers(&gone).await
+    }
+
+    /// A later backup that is still there and needs this one, or may.
+    fn user_of<'g>(&self, id: &BackupId, gathered: &'g Gathered) -> Option<&'g str> {
+        let used = ItemId::new(ItemKind::Base, id);
+        let uses = |item: &&Item| match &item.needs {
+            ItemNeeds::Known(earlier) => earlier.contains(&used),
+            ItemNeeds::Unknown => item.id.kind == ItemKind::Base && item.id.name > used.name,
+        };
+        let is_there = |item: &&Item| {
+            let gone = |gone: &BackupId| gone.to_string() == item.id.name;
+            !self.deleted.backups.iter().any(gone)
+        };
+        let mut users = gathered.holdings.items.iter().filter(uses);
+        users.find(is_there).map(|user| user.id.name.as_str())
     }
 
     /// The WAL of backups that could not be deleted: they are to lead somewhere as long as they are there.
@@ -220,16 +243,17 @@ impl<'a> Engine<'a> {
         let (mut gone, mut refused) = (BTreeSet::new(), None);
         for keys in keys.chunks(BATCH) {
             let deadline = Instant::now() + self.deletion.time_left()?;
-            let storage = self.cluster.repository.storage();
+            let deletion = self.deletion;
             let delete = |key: Key| async move {
-                let deleted = storage.delete(&key).await;
+                let deleted = deletion.delete(&key).await;
                 (key, deleted)
             };
             let deletes: Vec<_> = keys.iter().cloned().map(delete).collect();
             let answers = stream::iter(deletes).buffer_unordered(PARALLEL).collect();
-            let answers: Vec<(Key, Result<(), StorageError>)> = until(deadline, answers).await;
+            let answers: Vec<(Key, anyhow::Result<Result<(), StorageError>>)> =
+                until(deadline, answers).await;
             for (key, answer) in answers {
-                match answer {
+                match answer? {
                     Ok(()) => drop(gone.insert(key)),
                     Err(error) if error.lasting => refused = refused.or(Some(error)),
                     Err(error) => return Err(error.into()),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Datelike, TimeDelta, Utc};
 
 use super::apply::{Applied, Chosen, Decision, PlanChanged, apply};
 use super::engine::ExpiryProgress;
@@ -38,7 +38,11 @@ const DAYS: u64 = 12;
 
 /// The same in all of a run.
 fn today() -> DateTime<Utc> {
-    static TODAY: LazyLock<DateTime<Utc>> = LazyLock::new(|| Utc::now() - TimeDelta::hours(6));
+    static TODAY: LazyLock<DateTime<Utc>> = LazyLock::new(|| {
+        let now = Utc::now() - TimeDelta::hours(6);
+        // A Monday, so that the same backups are the first of their weeks whenever this runs.
+        now - TimeDelta::days(now.weekday().num_days_from_monday().into())
+    });
     *TODAY
 }
 
@@ -53,6 +57,11 @@ fn segment(number: u64) -> SegmentName {
         number,
         SegmentSize::new(SEGMENT as u32).unwrap(),
     )
+}
+
+/// The backup that the one of so many days ago holds frames in.
+fn earlier(days: u64) -> Option<BackupId> {
+    (days.is_multiple_of(2) && days < DAYS).then(|| backup_id(days + 1))
 }
 
 /// The first segment of the backup of so many days ago.
@@ -78,7 +87,7 @@ async fn take(storage: &dyn Storage, cluster: &Cluster, days: u64) {
     let description = crate::postgres::catalog::BackupDescription {
         start_lsn: Lsn(first * SEGMENT + 0x28),
         stop_lsn: Lsn((first + 1) * SEGMENT + 0x100),
-        earlier_backups: Some(Vec::new()),
+        earlier_backups: Some(earlier(days).into_iter().collect()),
         ..testing::backup(&id.to_string())
     };
     for number in 1..=2 {
@@ -209,13 +218,16 @@ async fn assert_right(storage: Arc<MemoryStorage>, kept: &BTreeSet<BackupId>, at
             "{at}: {} exists and leads nowhere",
             backup.id
         );
-        let objects = cluster.objects_of(&backup.id).await.unwrap();
-        assert_eq!(
-            objects.len(),
-            3,
-            "{at}: {} exists and is not whole",
-            backup.id
-        );
+        let earlier = backup.earlier_backups.iter().flatten();
+        for id in earlier.chain([&backup.id]) {
+            let objects = cluster.objects_of(id).await.unwrap();
+            assert_eq!(
+                objects.len(),
+                3,
+                "{at}: {} exists and lacks objects of {id}",
+                backup.id
+            );
+        }
     }
     // The window: everything since the backup that is older than two days, to the end.
     let window = begin(3)..begin(0) + A_DAY;
@@ -342,16 +354,16 @@ struct Meddling {
     inner: Arc<MemoryStorage>,
     at: &'static str,
     then: Mutex<Option<(Key, Vec<u8>)>>,
-    locked: &'static str,
+    locked: String,
 }
 
 impl Meddling {
-    fn locked(inner: Arc<MemoryStorage>, locked: &'static str) -> Self {
+    fn locked(inner: Arc<MemoryStorage>, locked: &str) -> Self {
         Self {
             inner,
             at: "none",
             then: Mutex::default(),
-            locked,
+            locked: locked.into(),
         }
     }
 }
@@ -390,7 +402,7 @@ impl Storage for Meddling {
     }
 
     async fn delete(&self, key: &Key) -> Result<(), StorageError> {
-        if key.as_str().contains(self.locked) {
+        if key.as_str().contains(&self.locked) {
             return Err(StorageError {
                 operation: "delete",
                 key: key.to_string(),
@@ -437,7 +449,7 @@ async fn what_a_reader_or_a_pin_keeps_stays_also_when_they_come_at_the_last_mome
             inner: storage.clone(),
             at: "main/retention/",
             then: Mutex::new(Some((key, object))),
-            locked: "none",
+            locked: "none".into(),
         };
         // It comes after the decision, just before it is written down what goes.
         let cluster = open(Arc::new(meddling)).await.unwrap();
@@ -516,7 +528,8 @@ async fn of_two_at_once_one_at_most_deletes_and_all_is_right() {
 
 #[tokio::test]
 async fn what_the_store_refuses_to_delete_is_told_and_tried_again() {
-    for locked in ["manifest.zst", "pack-000002", "/wal/"] {
+    let of_one = backup_id(10).to_string();
+    for locked in ["manifest.zst", "pack-000002", "/wal/", &of_one] {
         let (_, storage) = world().await;
         let cluster = open(Arc::new(Meddling::locked(storage.clone(), locked)))
             .await

@@ -10,6 +10,7 @@ use super::needs::Needs;
 use super::record::{Expiry, ExpiryIntent, ExpiryOutcome, put_intent, put_outcome, trim_records};
 use crate::error::with_hint;
 use crate::postgres::cluster::Cluster;
+use crate::storage::{Key, StorageError};
 
 /// How long a deletion counts that was killed.
 const LIFE: Duration = Duration::from_secs(600);
@@ -111,6 +112,12 @@ impl Deletion {
                 Err(with_hint(error, "run it again: it goes on where it ended"))
             }
         }
+    }
+
+    /// Deletes an object, if the lease still counts. Errors: as of [`time_left`](Self::time_left); inside: the store's.
+    pub async fn delete(&self, key: &Key) -> anyhow::Result<Result<(), StorageError>> {
+        self.time_left()?;
+        Ok(self.cluster.repository.storage().delete(key).await)
     }
 
     /// Works, and keeps the lease alive.

@@ -161,8 +161,8 @@ pub struct Lease {
     cluster: Cluster,
     id: TimedId,
     content: LeaseContent,
-    /// When it was begun to be stored last, by this machine's own clock.
-    renewed: std::sync::Mutex<Duration>,
+    /// When it was begun to be stored last, by this machine's own clock; `None`: it ended before it was stored again.
+    renewed: std::sync::Mutex<Option<Duration>>,
 }
 
 impl Lease {
@@ -173,18 +173,22 @@ impl Lease {
             cluster: cluster.clone(),
             id,
             content,
-            renewed: std::sync::Mutex::default(),
+            renewed: std::sync::Mutex::new(Some(boot_time())),
         };
         lease.store(PutMode::CreateOnly).await?;
         Ok(lease)
     }
 
     async fn store(&self, mode: PutMode) -> anyhow::Result<()> {
-        let begun = boot_time();
+        let (begun, life) = (boot_time(), Duration::from_secs(self.content.life_seconds));
         let key = self.cluster.layout.lease(&self.id);
         let stored = put(&self.cluster, &key, &self.content, mode).await?;
         anyhow::ensure!(stored, "object \"{key}\" is there already");
-        *self.renewed.lock().unwrap_or_else(|all| all.into_inner()) = begun;
+        let mut renewed = self.renewed.lock().unwrap_or_else(|all| all.into_inner());
+        // Who came while it did not count has not seen it: it never counts again.
+        *renewed = renewed
+            .filter(|last| boot_time() < *last + life)
+            .map(|_| begun);
         Ok(())
     }
 
@@ -204,11 +208,14 @@ impl Lease {
         self.store(PutMode::Overwrite).await
     }
 
-    /// How long it surely counts still: whoever only acts within this is seen by all.
+    /// How long it surely counts still: whoever only acts within this is seen by all. Nothing once it has ended, also if it
+    /// was stored again.
     pub fn left(&self) -> Duration {
         let renewed = *self.renewed.lock().unwrap_or_else(|all| all.into_inner());
         let life = Duration::from_secs(self.content.life_seconds);
-        (renewed + life).saturating_sub(boot_time())
+        renewed.map_or(Duration::ZERO, |renewed| {
+            (renewed + life).saturating_sub(boot_time())
+        })
     }
 
     /// Leaves a word that outlives this process: what is needed from now on, and for how long. Errors: the store's.

@@ -129,6 +129,20 @@ async fn a_deletion_that_comes_later_sees_the_reader() {
 }
 
 #[tokio::test]
+async fn a_lease_that_ended_counts_no_more_however_often_it_is_stored_again() {
+    let cluster = cluster().await;
+    let short = LeaseContent::own(LeaseKind::Expiry, backup(), Duration::from_secs(1));
+    let lease = Lease::put(&cluster, short).await.unwrap();
+    lease.renew().await.unwrap();
+    assert!(!lease.left().is_zero(), "in time");
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    for _ in 0..2 {
+        lease.renew().await.unwrap();
+        assert_eq!(lease.left(), Duration::ZERO);
+    }
+}
+
+#[tokio::test]
 async fn what_was_deleted_since_it_was_looked_for_is_missed_before_it_is_read() {
     let cluster = cluster().await;
     for number in ["04", "05", "06"] {
