@@ -19,12 +19,20 @@ pub enum ConfigVerb {
     Example,
 }
 
-pub fn example() -> anyhow::Result<Exit> {
+/// `load` reads the settings, which an example does not need.
+pub fn run(args: Args, load: impl FnOnce() -> anyhow::Result<Context>) -> anyhow::Result<Exit> {
+    match args.verb {
+        ConfigVerb::Example => example(),
+        ConfigVerb::Show => show(&load()?),
+    }
+}
+
+fn example() -> anyhow::Result<Exit> {
     print_text(&config::example())?;
     Ok(Exit::Success)
 }
 
-pub fn show(context: &Context) -> anyhow::Result<Exit> {
+fn show(context: &Context) -> anyhow::Result<Exit> {
     match context.format {
         Format::Table => print_text(&config::show(&context.settings))?,
         Format::Json => print_json(&config::effective(&context.settings))?,

@@ -228,10 +228,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Retention(args) => waits!(block_on, retention::run(args)),
         Verb::Jobs(args) => waits!(block_on, jobs::run(args)),
         Verb::Schedule(args) => schedule::run(&context()?, &args),
-        Verb::Config(args) => match args.verb {
-            config::ConfigVerb::Example => config::example(),
-            config::ConfigVerb::Show => config::show(&context()?),
-        },
+        Verb::Config(args) => config::run(args, context),
     }
 }
 

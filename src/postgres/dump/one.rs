@@ -20,7 +20,7 @@ use super::programs::Programs;
 use super::progress::DumpProgress;
 use super::read_back;
 use super::spool::Spool;
-use super::take::taken_for_abandoned;
+use super::started::taken_for_abandoned;
 use crate::config;
 use crate::error::{find, with_hint};
 use crate::postgres::cluster::Cluster;

@@ -86,6 +86,17 @@ impl Programs {
         self.major >= TRANSACTION_TIMEOUT && server.number() < TRANSACTION_TIMEOUT
     }
 
+    /// What to know before what they write is needed for a server of this major.
+    pub fn warning(&self, server: MajorVersion) -> Option<String> {
+        self.write_for_newer(server).then(|| {
+            format!(
+                "what pg_dump {} writes cannot be restored to a server of version {server} without errors. HINT: \
+                 install PostgreSQL {server}'s client programs",
+                self.version
+            )
+        })
+    }
+
     async fn ask(folder: Option<PathBuf>, prefix: Vec<String>) -> anyhow::Result<Self> {
         let mut programs = Self {
             folder,

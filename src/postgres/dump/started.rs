@@ -8,7 +8,7 @@ use anyhow::anyhow;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Hint, one_line};
+use crate::error::{Hint, one_line, with_hint};
 use crate::postgres::backup::started::ProcessIdentity;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{DumpId, DumpKind, DumpName, DumpObject};
@@ -187,4 +187,12 @@ pub async fn read(cluster: &Cluster, id: &DumpId) -> anyhow::Result<DumpReservat
         Some(Ok(started)) => DumpReservation::By(started),
         Some(Err(_)) => DumpReservation::Unreadable,
     })
+}
+
+/// The error of a dump whose reservation somebody removed.
+pub(super) fn taken_for_abandoned(id: &DumpId) -> anyhow::Error {
+    with_hint(
+        anyhow!("another dump took {id} for abandoned and removed it"),
+        "take it again; are the clocks of this machine and the repository right?",
+    )
 }

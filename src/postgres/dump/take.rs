@@ -15,7 +15,7 @@ use super::manifest::DumpManifest;
 use super::one::OneDump;
 use super::programs::Programs;
 use super::progress::DumpProgress;
-use super::started::{beat, reserve};
+use super::started::{beat, reserve, taken_for_abandoned};
 use crate::config;
 use crate::error::{one_line, with_hint};
 use crate::postgres::backup::cleanup::sweep;
@@ -126,14 +126,8 @@ impl Taking<'_> {
             session.version,
             programs.version
         );
-        if programs.write_for_newer(session.major) {
-            tracing::warn!(
-                "what pg_dump {} writes cannot be restored to a server of version {} without errors. HINT: install \
-                 PostgreSQL {}'s client programs",
-                programs.version,
-                session.major,
-                session.major
-            );
+        if let Some(warning) = programs.warning(session.major) {
+            tracing::warn!("{warning}");
         }
         let dump = OneDump {
             cluster: self.cluster,
@@ -183,14 +177,6 @@ impl Taking<'_> {
         }
         Ok(())
     }
-}
-
-/// The error of a dump whose reservation somebody removed.
-pub(super) fn taken_for_abandoned(id: &DumpId) -> anyhow::Error {
-    with_hint(
-        anyhow!("another dump took {id} for abandoned and removed it"),
-        "take it again; are the clocks of this machine and the repository right?",
-    )
 }
 
 /// The work, unless somebody asks for the end.
