@@ -154,6 +154,11 @@ impl Scan {
                 return Some(2);
             }
             b';' => self.within = false,
+            // psql takes its own commands anywhere but in quotes, the shell's among them.
+            b'\\' => {
+                let text = String::from_utf8_lossy(line).into_owned();
+                self.found.leads_out.get_or_insert(text);
+            }
             b if b.is_ascii_whitespace() => (),
             b'\'' => {
                 let escapes = before(1).is_some_and(|byte| byte.eq_ignore_ascii_case(&b'e'))
@@ -308,6 +313,9 @@ CREATE USER MAPPING FOR mapped SERVER s OPTIONS (
         for line in [
             "\\connect other",
             "\\! rm x",
+            " \\! rm x",
+            "SELECT 1; \\connect other",
+            "SELECT '\\! rm x' \\! rm x",
             "CREATE DATABASE x;",
             "DROP DATABASE x;",
             "\\i x",

@@ -124,14 +124,58 @@ fn set(database: &str, setting: &DatabaseSetting) -> String {
         Some(role) => format!("ROLE {} IN DATABASE {database}", quoted(role)),
         None => format!("DATABASE {database}"),
     };
-    // A list of names is kept as it is written.
+    // Any role may set a list for itself, with anything in it: each name is quoted again.
     let value = match LISTS_OF_NAMES.contains(&name.to_lowercase().as_str()) {
-        true => value.clone(),
+        true => {
+            let names = names(value).unwrap_or_else(|| vec![value.clone()]);
+            names
+                .iter()
+                .map(|name| literal(name))
+                .collect::<Vec<_>>()
+                .join(", ")
+        }
         false => literal(value),
     };
     // Parts of a name that an extension brings are separated by dots.
     let name: Vec<String> = name.split('.').map(quoted).collect();
     format!("ALTER {who} SET {} TO {value}", name.join("."))
+}
+
+/// The names in a list as the catalog keeps it: `"$user", public`; `None`: it is none.
+fn names(list: &str) -> Option<Vec<String>> {
+    let (mut names, mut rest) = (Vec::new(), list.trim());
+    loop {
+        let (name, behind) = match rest.strip_prefix('"') {
+            Some(quoted) => until_quote(quoted)?,
+            None => {
+                let end = rest
+                    .find([',', ' ', '\t', '\n', '\r'])
+                    .unwrap_or(rest.len());
+                (rest[..end].to_string(), &rest[end..])
+            }
+        };
+        names.push(name);
+        match behind.trim_start() {
+            "" => return Some(names),
+            more => rest = more.strip_prefix(',')?.trim_start(),
+        }
+    }
+}
+
+/// A name up to its closing quote, and what stands behind that.
+fn until_quote(text: &str) -> Option<(String, &str)> {
+    let (mut name, mut rest) = (String::new(), text);
+    loop {
+        let (before, behind) = rest.split_once('"')?;
+        name += before;
+        match behind.strip_prefix('"') {
+            Some(more) => {
+                name.push('"');
+                rest = more;
+            }
+            None => return Some((name, behind)),
+        }
+    }
 }
 
 /// What `aclitem`s grant on a database, such as `reader=Tc*/owner`.
@@ -218,7 +262,7 @@ mod tests {
             properties.statements,
             [
                 "ALTER DATABASE \"n\"\"\" CONNECTION LIMIT = 3",
-                "ALTER DATABASE \"n\"\"\" SET \"search_path\" TO a, \"B c\"",
+                "ALTER DATABASE \"n\"\"\" SET \"search_path\" TO 'a', 'B c'",
                 "ALTER ROLE \"r\" IN DATABASE \"n\"\"\" SET \"x\".\"y\" TO 'it''s'",
                 "REVOKE ALL ON DATABASE \"n\"\"\" FROM PUBLIC",
                 "GRANT TEMPORARY ON DATABASE \"n\"\"\" TO PUBLIC",
@@ -230,5 +274,28 @@ mod tests {
             properties.comment.as_deref(),
             Some("COMMENT ON DATABASE \"n\"\"\" IS 'it''s'")
         );
+    }
+
+    #[test]
+    fn a_list_of_names_cannot_become_another_statement() {
+        let shown = |list: &str| {
+            let setting = DatabaseSetting {
+                role: None,
+                name: "Search_Path".into(),
+                value: list.into(),
+            };
+            let statement = set("\"d\"", &setting);
+            statement.split_once(" TO ").unwrap().1.to_string()
+        };
+        assert_eq!(
+            shown("x;alter/**/role/**/evil"),
+            "'x;alter/**/role/**/evil'"
+        );
+        assert_eq!(
+            shown("\"$user\", \"a\"\"b, c\",d"),
+            "'$user', 'a\"b, c', 'd'"
+        );
+        assert_eq!(shown("\"\""), "''");
+        assert_eq!(shown("a b; it's"), "'a b; it''s'");
     }
 }
