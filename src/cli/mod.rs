@@ -205,7 +205,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         permit::depend_on_runner()?;
     }
     let (format, dump_format) = cli.formats()?;
-    let context = || Context::load(cli.config.as_deref(), format);
+    let file = cli.config.as_deref();
+    let context = || Context::load(file, format);
     macro_rules! waits {
         ($on:ident, $($verb:ident)::+($($given:expr),*)) => {{
             let context = context()?;
@@ -213,8 +214,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         }};
     }
     match cli.verb {
-        Verb::Init(args) => init::run(cli.config.as_deref(), format, &args),
-        Verb::Check(args) => check::run(cli.config.as_deref(), format, &args),
+        Verb::Init(args) => init::run(file, format, &args),
+        Verb::Check(args) => check::run(file, format, &args),
         Verb::Backup(args) => waits!(block_on_one_thread, backup::run(args)),
         Verb::Dump(args) => waits!(block_on, dump::run(args, dump_format)),
         Verb::Serve => serve::run(&context()?),
