@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::context::heir_of_cluster;
 use super::{Context, Exit, jobs};
 use crate::config::{ClusterIdentity, Settings};
-use crate::error::Hint;
+use crate::error::{Hint, one_line};
 use crate::http;
 use crate::owner;
 use crate::postgres::cluster::Cluster;
@@ -47,7 +47,9 @@ pub fn run(context: &Context) -> anyhow::Result<Exit> {
         };
         let cluster = context.cluster().await?;
         let options = ServiceOptions {
-            jobs: Some(jobs(&context.settings, &cluster)?),
+            jobs: jobs(&context.settings, &cluster)
+                .inspect_err(|error| tracing::error!("no job is run: {}", one_line(error)))
+                .ok(),
             ..options(context)
         };
         let identity = ClusterIdentity::of(&context.settings, |name| std::env::var_os(name));

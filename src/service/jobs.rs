@@ -118,15 +118,26 @@ impl JobsOwner {
             let next = self.next_look();
             tokio::select! {
                 () = async { drop(stop.wait_for(|stop| *stop).await) } => break,
-                Some(ended) = self.running.join_next() => self.ended(ended?).await,
+                Some(ended) = self.running.join_next() => self.settle(ended).await,
                 () = sleep_until(next) => (),
             }
         }
         // Each is told by itself, and gives its lease back.
         while let Some(ended) = self.running.join_next().await {
-            self.ended(ended?).await;
+            self.settle(ended).await;
         }
         Ok(())
+    }
+
+    /// A run whose task failed is not begun again by this service, and costs the hooks nothing.
+    async fn settle(
+        &mut self,
+        ended: Result<(usize, anyhow::Result<RunRecord>), tokio::task::JoinError>,
+    ) {
+        match ended {
+            Ok(ended) => self.ended(ended).await,
+            Err(error) => tracing::error!("a job's task failed: {error}"),
+        }
     }
 
     /// When something may be to be done.

@@ -86,7 +86,7 @@ fn old_wal_and_backups_go(
         .iter()
         .map(ToString::to_string)
         .collect();
-    assert_eq!(deleted, [middle.clone()], "{done:?}");
+    assert_eq!(deleted, std::slice::from_ref(&middle), "{done:?}");
     assert!(done.is_whole() && !done.deleted.wal.is_empty());
 
     // A hole that was made on purpose is neither a gap nor damage.

@@ -215,7 +215,7 @@ mod tests {
             &["walden-main-dump.timer".into()],
         )
         .unwrap();
-        assert_eq!(gone, [ours.clone()]);
+        assert_eq!(gone, std::slice::from_ref(&ours));
         assert_eq!(
             fs::metadata(&ours).unwrap().permissions().mode() & 0o777,
             0o644
