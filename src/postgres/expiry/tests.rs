@@ -14,6 +14,7 @@ use super::apply::{Applied, Chosen, Decision, PlanChanged, apply};
 use super::engine::ExpiryProgress;
 use crate::codec::seal;
 use crate::error::find;
+use crate::postgres::backup::delete::{delete, plan_delete};
 use crate::postgres::backup::manifest;
 use crate::postgres::catalog::testing::{self, SEGMENT};
 use crate::postgres::catalog::{Facts, TimelinePath, missing_wal};
@@ -500,6 +501,11 @@ async fn a_pin_keeps_and_lets_go() {
     };
     pin(&cluster, &pinned, &needs(&old)).await.unwrap();
     applied(&cluster).await.unwrap();
+    assert!(restorable(&load(&cluster).await.unwrap()).contains(&old));
+    // Nor by hand.
+    let by_hand = plan_delete(&cluster, &old).await.unwrap();
+    let refused = delete(&cluster, &by_hand).await.unwrap_err();
+    assert!(refused.to_string().contains("is pinned"), "{refused:#}");
     assert!(restorable(&load(&cluster).await.unwrap()).contains(&old));
     crate::postgres::protection::unpin(&cluster, &pinned.item)
         .await
