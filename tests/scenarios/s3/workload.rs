@@ -50,6 +50,8 @@ impl Workload {
             timed.display()
         ));
         primary.cluster.reload();
+        // The service looks after its jobs through the same faults.
+        primary.walden.expect_log("it cannot be looked after");
         Some(Self {
             primary,
             proxy,
