@@ -14,7 +14,7 @@ use crate::postgres::layout::BackupId;
 use crate::postgres::load::{
     LoadedBackups, LoadedHistories, load_backups, load_histories, load_wal,
 };
-use crate::postgres::protection::{Deletion, Expiry, ExpiryOutcome, Needs, StoredLease, pins};
+use crate::postgres::protection::{Deletion, Expiry, Needs, StoredLease, pins};
 use crate::postgres::types::{Lsn, SegmentName, TimelineId, WalFileName};
 use crate::repo::SealedObject;
 use crate::storage::Key;
@@ -120,41 +120,49 @@ pub async fn delete(cluster: &Cluster, plan: &DeletePlan) -> anyhow::Result<()> 
         backups: [plan.id.clone()].into(),
         ..Needs::default()
     };
-    // As of an interrupted one: nothing that others deleted is forgotten.
-    let expiry = Expiry::load(cluster).await?;
-    let mut gone_backups = expiry.gone_backups;
-    gone_backups.insert(plan.id.clone());
-    let outcome = ExpiryOutcome {
-        ended_at: Utc::now(),
-        deleted: needs.clone(),
-        left: Vec::new(),
-        expired: expiry.expired.spans().to_vec(),
-        gone_backups,
-    };
-    let deleted = async {
+    let before = deletion.while_held(async {
+        let backups = load_backups(cluster).await?.complete;
+        let wal = load_wal(cluster).await?.ranges;
+        anyhow::Ok((Expiry::load(cluster).await?, wal, backups))
+    });
+    let before = before.await;
+    let work = async {
+        let (expiry, wal, backups) = before?;
+        let outcome = |deleted| expiry.outcome(deleted, &wal, backups.iter().map(|one| &one.id));
         deletion.announce("by hand", needs.clone()).await?;
-        let readers = deletion.readers().await?;
-        let reads = |lease: &&StoredLease| lease.needs().common(&needs).is_some();
-        if let Some(reader) = readers.iter().find(reads) {
-            let error = anyhow!(
-                "backup \"{}\" is being read by {}",
-                plan.id,
-                reader.holder()
-            );
-            return Err(with_hint(
-                error,
-                "wait until that is over: `walden retention pins` shows it",
-            ));
+        if let Err(refused) = refuse_used(cluster, &deletion, &plan.id, &needs).await {
+            return Ok((outcome(Needs::default()), Err(refused)));
         }
-        refuse_pinned(cluster, &plan.id).await?;
         deletion
             .while_held(delete_objects(cluster, plan, &deletion))
-            .await
+            .await?;
+        anyhow::Ok((outcome(needs.clone()), Ok(())))
     };
-    let deleted = deleted.await;
-    // What was not deleted is no loss if it is gone one day.
-    deletion.end(deleted.is_ok().then_some(&outcome)).await?;
-    deleted
+    let (outcome, done) = match work.await {
+        Ok((outcome, done)) => (Some(outcome), done),
+        Err(error) => (None, Err(error)),
+    };
+    deletion.end(outcome.as_ref()).await?;
+    done
+}
+
+/// Refuses what somebody reads, or pinned.
+async fn refuse_used(
+    cluster: &Cluster,
+    deletion: &Deletion,
+    id: &BackupId,
+    needs: &Needs,
+) -> anyhow::Result<()> {
+    let readers = deletion.readers().await?;
+    let reads = |lease: &&StoredLease| lease.needs().common(needs).is_some();
+    if let Some(reader) = readers.iter().find(reads) {
+        let error = anyhow!("backup \"{id}\" is being read by {}", reader.holder());
+        return Err(with_hint(
+            error,
+            "wait until that is over: `walden retention pins` shows it",
+        ));
+    }
+    refuse_pinned(cluster, id).await
 }
 
 /// Whoever pinned a backup said why it stays. A pin that cannot be understood keeps everything.

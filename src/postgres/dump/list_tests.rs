@@ -25,7 +25,7 @@ async fn cluster() -> Cluster {
         .0
 }
 
-fn id(database: &str, time: &str, kind: DumpKind) -> DumpId {
+pub fn id(database: &str, time: &str, kind: DumpKind) -> DumpId {
     let time = format!("2026-01-31T{time}Z").parse().unwrap();
     let name = DumpName::new("{database}_{time}", database, time, kind).unwrap();
     DumpId::new(database, name).unwrap()
@@ -103,7 +103,7 @@ async fn put(cluster: &Cluster, key: &Key) {
     assert_eq!(outcome, PutOutcome::Stored);
 }
 
-async fn complete(cluster: &Cluster, id: &DumpId) -> DumpManifest {
+pub async fn complete(cluster: &Cluster, id: &DumpId) -> DumpManifest {
     let manifest = manifest_of(cluster, id);
     let whole = DumpObject::Whole(DumpFormat::Custom);
     put(cluster, &cluster.layout.dump(id, &whole)).await;

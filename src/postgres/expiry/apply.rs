@@ -1,25 +1,20 @@
 //! `walden retention apply`: what was printed is deleted, and nothing else. Before the first deletion it is written down
 //! what goes; only then is looked for readers. An interrupted one is taken up by the next.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use anyhow::anyhow;
-use chrono::Utc;
 use serde::Serialize;
 
 use super::engine::{Engine, ExpiryProgress};
 use super::gather::{Gathered, as_needs, gather, protect};
 use super::opinion::objections;
 use crate::error::with_hint;
-use crate::postgres::catalog::{ExpiredWal, WalSpan, without};
+use crate::postgres::catalog::without;
 use crate::postgres::cluster::Cluster;
-use crate::postgres::protection::{Deletion, ExpiryOutcome, LeftItem, Needs};
+use crate::postgres::protection::{Deletion, ExpiryOutcome, LeftItem, Needs, StoredLease};
 use crate::retention::{Deletions, Plan, PlanDigest, Policy, decide};
-
-/// Names of deleted backups that are remembered, so that no copy brings them back.
-const REMEMBERED: usize = 10_000;
 
 /// What would go, and what it follows from.
 #[derive(Debug, Clone)]
@@ -45,6 +40,7 @@ impl Decision {
     pub fn is_nothing(&self) -> bool {
         self.plan.deletions().is_empty()
             && self.gathered.leftovers.is_empty()
+            && self.gathered.dump_leftovers.is_empty()
             && self.gathered.expiry.open.is_none()
     }
 }
@@ -104,14 +100,13 @@ pub async fn apply(
     let prepared = deletion
         .while_held(prepare(cluster, policy, chosen, &deletion))
         .await;
-    let (decision, deletes) = match prepared {
+    let (decision, deletes, digest) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
             deletion.end(None).await?;
             return Err(error);
         }
     };
-    let digest = decision.plan.deletions().digest();
     let resumed = decision.gathered.expiry.open.is_some();
     if decision.is_nothing() {
         deletion.end(None).await?;
@@ -124,7 +119,8 @@ pub async fn apply(
             left: Vec::new(),
         });
     }
-    if let Err(error) = deletion.announce(&digest.0, deletes.clone()).await {
+    let announced = with_leftovers(deletes.clone(), &decision.gathered);
+    if let Err(error) = deletion.announce(&digest.0, announced).await {
         deletion.end(None).await?;
         return Err(error);
     }
@@ -145,23 +141,34 @@ pub async fn apply(
     })
 }
 
-/// Decides, and has it checked.
+/// Whoever brings something back sees that its rests are being deleted.
+fn with_leftovers(mut deletes: Needs, gathered: &Gathered) -> Needs {
+    deletes.backups.extend(gathered.leftovers.iter().cloned());
+    let dumps = gathered.dump_leftovers.iter();
+    deletes.dumps.extend(dumps.map(|dump| dump.id.to_string()));
+    deletes
+}
+
+/// Decides, and has it checked. The digest is that of the plan that is carried out, or of which this is the rest.
 async fn prepare(
     cluster: &Cluster,
     policy: &Policy,
     chosen: &Chosen,
     deletion: &Deletion,
-) -> anyhow::Result<(Decision, Needs)> {
+) -> anyhow::Result<(Decision, Needs, PlanDigest)> {
     let decision = Decision::make(cluster, policy, deletion.now().await?).await?;
     let deletions = decision.plan.deletions();
-    let mut deletes = as_needs(&deletions);
+    let (mut deletes, now) = (as_needs(&deletions), deletions.digest());
+    let mut digest = now.clone();
     if let Chosen::Printed(asked) = chosen {
-        let now = deletions.digest();
         let open = decision.gathered.expiry.open.as_ref();
         match open.filter(|open| open.digest == asked.0) {
             _ if now == *asked => (),
             // A part of it is gone: the rest of it goes, as far as it is still to go.
-            Some(open) => deletes = common(&deletes, &open.deletes, cluster),
+            Some(open) => {
+                deletes = common(&deletes, &open.deletes, cluster);
+                digest = asked.clone();
+            }
             None => {
                 let error = PlanChanged {
                     asked: asked.clone(),
@@ -182,7 +189,7 @@ async fn prepare(
     let objections =
         tokio::task::spawn_blocking(move || objections(&facts, &checked, window)).await?;
     match objections.is_empty() {
-        true => Ok((decision, deletes)),
+        true => Ok((decision, deletes, digest)),
         false => Err(with_hint(
             Objected(objections).into(),
             "this is a fault of Walden: report it with the output of `walden retention plan --format json`",
@@ -223,10 +230,23 @@ async fn carry_out(
     progress
         .total
         .store(stored_bytes(decision), Ordering::Relaxed);
-    let mut engine = Engine::new(cluster, deletion, progress);
+    let used = deletion.readers().await?;
+    let used = used.iter().map(StoredLease::needs).collect();
+    let mut engine = Engine::new(cluster, deletion, progress, used);
     engine.run(&deletes, gathered).await?;
+    let backups = gathered.facts.backups.iter().map(|backup| &backup.id);
+    let told = &gathered.expiry;
+    let outcome = ExpiryOutcome {
+        left: engine.left.clone(),
+        gone_dumps: engine.dump_leftovers,
+        open: None,
+        ..told.outcome(
+            engine.deleted.clone(),
+            &gathered.holdings.wal.ranges,
+            backups,
+        )
+    };
     let (deleted, objects, left) = (engine.deleted, engine.objects, engine.left);
-    let outcome = outcome(gathered, &deleted, &left);
     let applied = Applied {
         digest: decision.plan.deletions().digest(),
         resumed: false,
@@ -269,31 +289,6 @@ fn stored_bytes(decision: &Decision) -> u64 {
     let wal = decision.plan.wal.iter();
     let wal = wal.filter(|wal| wal.verdict == crate::retention::WalVerdict::Delete);
     items.map(|item| item.size).sum::<u64>() + wal.map(|wal| wal.stored_bytes).sum::<u64>()
-}
-
-/// What is told of it from now on: with all that earlier records told, but for what is there.
-fn outcome(gathered: &Gathered, deleted: &Needs, left: &[LeftItem]) -> ExpiryOutcome {
-    let ranges = &gathered.holdings.wal.ranges;
-    let size = ranges.segment_size();
-    let there = without(ranges.spans(), &deleted.wal, size);
-    let mut spans: Vec<WalSpan> = gathered.expiry.expired.spans().to_vec();
-    spans.extend(&deleted.wal);
-    let expired = ExpiredWal::new(without(spans, &there, size), size);
-    let kept = gathered.facts.backups.iter();
-    let kept: BTreeSet<_> = kept
-        .map(|backup| &backup.id)
-        .filter(|id| !deleted.backups.contains(*id))
-        .collect();
-    let gone = gathered.expiry.gone_backups.union(&deleted.backups);
-    let gone: Vec<_> = gone.filter(|id| !kept.contains(id)).cloned().collect();
-    let oldest = gone.len().saturating_sub(REMEMBERED);
-    ExpiryOutcome {
-        ended_at: Utc::now(),
-        deleted: deleted.clone(),
-        left: left.to_vec(),
-        expired: expired.spans().to_vec(),
-        gone_backups: gone[oldest..].iter().cloned().collect(),
-    }
 }
 
 /// Refuses a plan digest that is none.

@@ -6,13 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
 
+use super::beside::{GoneWal, named_after};
 use super::gather::Gathered;
 use crate::error::one_line;
 use crate::postgres::catalog::{BackupDescription, ExpiredWal, WalSpan, without};
 use crate::postgres::cluster::Cluster;
+use crate::postgres::dump::list::ListedDump;
 use crate::postgres::layout::{BackupId, DumpObject, ObjectKind};
 use crate::postgres::protection::{Deletion, LeftItem, Needs};
-use crate::postgres::types::{Lsn, SegmentName, TimelineId, WalFileName};
+use crate::postgres::types::{SegmentName, WalFileName};
 use crate::retention::{Item, ItemId, ItemKind, Needs as ItemNeeds};
 use crate::storage::{Key, StorageError, Walk, until};
 
@@ -33,21 +35,32 @@ pub struct Engine<'a> {
     cluster: &'a Cluster,
     deletion: &'a Deletion,
     progress: &'a ExpiryProgress,
+    /// What somebody reads or brings.
+    used: Vec<Needs>,
     pub deleted: Needs,
     pub objects: u64,
     pub left: Vec<LeftItem>,
+    /// Deleted dumps of which objects are left.
+    pub dump_leftovers: BTreeSet<String>,
 }
 
 impl<'a> Engine<'a> {
     /// Nothing yet.
-    pub fn new(cluster: &'a Cluster, deletion: &'a Deletion, progress: &'a ExpiryProgress) -> Self {
+    pub fn new(
+        cluster: &'a Cluster,
+        deletion: &'a Deletion,
+        progress: &'a ExpiryProgress,
+        used: Vec<Needs>,
+    ) -> Self {
         Self {
             cluster,
             deletion,
             progress,
+            used,
             deleted: Needs::default(),
             objects: 0,
             left: Vec::new(),
+            dump_leftovers: BTreeSet::new(),
         }
     }
 
@@ -57,8 +70,15 @@ impl<'a> Engine<'a> {
         for id in &deletes.dumps {
             self.dump(id, gathered).await?;
         }
+        for dump in &gathered.dump_leftovers {
+            self.rest_of_dump(dump).await?;
+        }
         for id in &gathered.leftovers {
-            self.rest_of_backup(id).await?;
+            // A copy may be bringing it back.
+            let is_used = |used: &Needs| used.everything || used.backups.contains(id);
+            if !self.used.iter().any(is_used) {
+                self.rest_of_backup(id).await?;
+            }
         }
         // A backup may name packs of earlier ones.
         for id in deletes.backups.iter().rev() {
@@ -78,13 +98,7 @@ impl<'a> Engine<'a> {
         ) {
             self.wal(span, gathered).await?;
         }
-        let mut gone = self.deleted.wal.clone();
-        // An interrupted deletion did not come to this.
-        let open = gathered.expiry.open.iter();
-        let open = open.flat_map(|open| open.deletes.wal.clone()).collect();
-        gone.extend(without(open, &gathered.holdings.wal.ranges.spans(), size));
-        self.beside(&gone, gathered).await?;
-        self.idle_markers(&gone).await
+        self.beside(gathered).await
     }
 
     /// A later backup that is still there and needs this one, or may.
@@ -124,9 +138,19 @@ impl<'a> Engine<'a> {
             return Ok(());
         }
         self.deleted.dumps.insert(id.to_string());
-        let rest = dump.objects.iter().map(|(_, meta)| meta.key.clone());
-        let rest = rest.filter(|key| *key != manifest).collect();
-        self.keys(&format!("objects of dump {id}"), rest).await?;
+        self.rest_of_dump(dump).await
+    }
+
+    /// Deletes what a dump without a manifest left.
+    async fn rest_of_dump(&mut self, dump: &ListedDump) -> anyhow::Result<()> {
+        let rest = dump.objects.iter();
+        let rest = rest.filter(|(object, _)| *object != DumpObject::Manifest);
+        let rest: Vec<Key> = rest.map(|(_, meta)| meta.key.clone()).collect();
+        let (id, objects) = (&dump.id, rest.len());
+        let gone = self.keys(&format!("objects of dump {id}"), rest).await?;
+        if gone.len() < objects {
+            self.dump_leftovers.insert(id.to_string());
+        }
         self.progress
             .done
             .fetch_add(dump.bytes(), Ordering::Relaxed);
@@ -193,47 +217,26 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
-    /// Deletes what is named after deleted segments.
-    async fn beside(&mut self, wal: &[WalSpan], gathered: &Gathered) -> anyhow::Result<()> {
-        let named_after = |name: &WalFileName| match name {
-            WalFileName::Partial(segment)
-            | WalFileName::Backup { segment, .. }
-            | WalFileName::Aside { segment, .. } => Some(*segment),
-            WalFileName::Segment(_) | WalFileName::History(_) => None,
-        };
-        let goes =
-            |name: &&WalFileName| named_after(name).is_some_and(|segment| contain(wal, segment));
-        let keys = gathered.beside.iter().filter(goes);
-        let keys = keys.map(|name| self.cluster.layout.wal(name)).collect();
-        self.keys("files beside WAL", keys).await?;
-        Ok(())
-    }
-
-    /// Deletes the idle markers that lie in deleted segments: they prove nothing any more.
-    async fn idle_markers(&mut self, wal: &[WalSpan]) -> anyhow::Result<()> {
-        let size = self.cluster.description.segment_size;
-        let folder = |span: &WalSpan| {
-            let (from, to) = (
-                span.first.start(size).0 >> 32,
-                span.last.start(size).0 >> 32,
-            );
-            let timeline: TimelineId = span.timeline();
-            let group = move |high| (timeline, Lsn(high << 32));
-            (from..=to).map(group).collect::<Vec<_>>()
-        };
-        let groups: BTreeSet<_> = wal.iter().flat_map(folder).collect();
-        let mut keys = Vec::new();
-        for (timeline, lsn) in groups {
-            let mut walk = Walk::new(self.cluster.layout.idle_group_folder(timeline, lsn));
-            while let Some(meta) = walk.next(self.cluster.repository.storage()).await? {
-                if let Some(ObjectKind::Idle(mark)) = self.cluster.layout.parse(&meta.key)
-                    && contain(wal, SegmentName::containing(mark.timeline, mark.lsn, size))
-                {
-                    keys.push(meta.key);
-                }
+    /// Deletes what is named after segments that went, and idle markers in them: they prove nothing any more.
+    async fn beside(&mut self, gathered: &Gathered) -> anyhow::Result<()> {
+        let wal = &gathered.holdings.wal;
+        let expired = &gathered.expiry.expired;
+        let gone = GoneWal::new(expired, &self.deleted.wal, &wal.ranges, &wal.histories);
+        let goes = |segment| gone.takes_along(segment, &self.used);
+        let names = gathered.beside.iter();
+        let names = names.filter(|name| named_after(name).is_some_and(goes));
+        let names = names.map(|name| self.cluster.layout.wal(name)).collect();
+        let (layout, size) = (&self.cluster.layout, wal.ranges.segment_size());
+        let (mut walk, mut markers) = (Walk::new(layout.idle_folder()), Vec::new());
+        while let Some(meta) = walk.next(self.cluster.repository.storage()).await? {
+            if let Some(ObjectKind::Idle(mark)) = layout.parse(&meta.key)
+                && goes(SegmentName::containing(mark.timeline, mark.lsn, size))
+            {
+                markers.push(meta.key);
             }
         }
-        self.keys("idle markers", keys).await?;
+        self.keys("files beside WAL", names).await?;
+        self.keys("idle markers", markers).await?;
         Ok(())
     }
 
@@ -269,10 +272,6 @@ impl<'a> Engine<'a> {
         }
         Ok(gone)
     }
-}
-
-fn contain(spans: &[WalSpan], segment: SegmentName) -> bool {
-    spans.iter().any(|span| span.contains(segment))
 }
 
 fn key_of(cluster: &Cluster, name: &SegmentName) -> Key {

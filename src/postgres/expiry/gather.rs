@@ -12,7 +12,7 @@ use crate::postgres::catalog::{BackupDescription, Facts, IdleTimes, TimelinePath
 use crate::postgres::cluster::Cluster;
 use crate::postgres::dump::list::{self, ListedDump};
 use crate::postgres::dump::manifest::DumpManifest;
-use crate::postgres::layout::{BackupId, DumpKind};
+use crate::postgres::layout::{BackupId, DumpKind, DumpObject};
 use crate::postgres::load::{
     LoadedBackups, LoadedHistories, facts, load_backups, load_histories, load_wal,
 };
@@ -35,6 +35,8 @@ pub struct Gathered {
     pub leftovers: Vec<BackupId>,
     /// By their names.
     pub dumps: BTreeMap<String, ListedDump>,
+    /// Dumps that an earlier deletion left objects of.
+    pub dump_leftovers: Vec<ListedDump>,
     /// WAL files that go with the segment that they are named after.
     pub beside: Vec<WalFileName>,
 }
@@ -61,7 +63,13 @@ pub async fn gather(cluster: &Cluster, store_time: SystemTime) -> anyhow::Result
         unknown(id, why, Needs::Known(Vec::new()))
     };
     items.extend(unfinished.iter().map(begun));
-    let dumps = dumps(cluster, &mut items).await?;
+    let listed = list::list(cluster, None).await?;
+    let dumps = dumps(cluster, listed.complete, &mut items).await?;
+    let mut dump_leftovers = listed.unfinished;
+    // One that is being taken has a reservation.
+    dump_leftovers.retain(|dump| {
+        expiry.gone_dumps.contains(&dump.id.to_string()) && !dump.has(&DumpObject::Started)
+    });
     let unread = histories.damaged.iter();
     let unread = unread.map(|(timeline, unusable)| (*timeline, unusable.why.clone()));
     let mut holdings = Holdings {
@@ -85,6 +93,7 @@ pub async fn gather(cluster: &Cluster, store_time: SystemTime) -> anyhow::Result
         expiry,
         leftovers,
         dumps,
+        dump_leftovers,
         beside,
     })
 }
@@ -111,10 +120,10 @@ async fn bases(
 /// Adds complete dumps, and gives their objects.
 async fn dumps(
     cluster: &Cluster,
+    listed: Vec<ListedDump>,
     items: &mut Vec<Item>,
 ) -> anyhow::Result<BTreeMap<String, ListedDump>> {
     let mut dumps = BTreeMap::new();
-    let listed = list::list(cluster, None).await?.complete;
     for (dump, manifest) in list::read_all(cluster, listed).await {
         let item = match manifest.map_err(anyhow::Error::from) {
             Ok(Some(manifest)) => of_dump(&dump, &manifest),

@@ -4,9 +4,12 @@
 //! What is deleted is written down first, and deleted in an order in which nothing looks whole that is not.
 
 pub mod apply;
+mod beside;
 mod engine;
 mod gather;
 mod opinion;
+#[cfg(test)]
+mod rest_tests;
 #[cfg(test)]
 mod tests;
 

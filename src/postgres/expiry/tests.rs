@@ -35,7 +35,7 @@ use crate::storage::{
 
 /// Segments between two backups, which are a day apart.
 const A_DAY: u64 = 4;
-const DAYS: u64 = 12;
+pub(super) const DAYS: u64 = 12;
 
 /// The same in all of a run.
 fn today() -> DateTime<Utc> {
@@ -48,11 +48,11 @@ fn today() -> DateTime<Utc> {
 }
 
 /// The backup of so many days ago.
-fn backup_id(days: u64) -> BackupId {
+pub(super) fn backup_id(days: u64) -> BackupId {
     BackupId::at(today() - TimeDelta::days(days as i64))
 }
 
-fn segment(number: u64) -> SegmentName {
+pub(super) fn segment(number: u64) -> SegmentName {
     SegmentName::from_number(
         TimelineId(1),
         number,
@@ -66,23 +66,23 @@ fn earlier(days: u64) -> Option<BackupId> {
 }
 
 /// The first segment of the backup of so many days ago.
-fn begin(days: u64) -> u64 {
+pub(super) fn begin(days: u64) -> u64 {
     2 + (DAYS - days) * A_DAY
 }
 
-async fn put(storage: &dyn Storage, key: &Key, object: Vec<u8>) {
+pub(super) async fn put(storage: &dyn Storage, key: &Key, object: Vec<u8>) {
     let _ = storage
         .put(key, object.into(), PutMode::CreateOnly)
         .await
         .unwrap();
 }
 
-async fn open(storage: Arc<dyn Storage>) -> anyhow::Result<Cluster> {
+pub(super) async fn open(storage: Arc<dyn Storage>) -> anyhow::Result<Cluster> {
     let repository = Repository::open(storage).await?;
     Cluster::open(repository, "main".parse().unwrap()).await
 }
 
-async fn take(storage: &dyn Storage, cluster: &Cluster, days: u64) {
+pub(super) async fn take(storage: &dyn Storage, cluster: &Cluster, days: u64) {
     let id = backup_id(days);
     let first = begin(days);
     let description = crate::postgres::catalog::BackupDescription {
@@ -112,7 +112,7 @@ fn beside(days: u64) -> WalFileName {
 }
 
 /// A backup a day, for twelve days, and all WAL since the first.
-async fn world() -> (Cluster, Arc<MemoryStorage>) {
+pub(super) async fn world() -> (Cluster, Arc<MemoryStorage>) {
     let storage = Arc::new(MemoryStorage::default());
     let repository = Repository::init(storage.clone(), DateTime::UNIX_EPOCH)
         .await
@@ -141,7 +141,7 @@ async fn world() -> (Cluster, Arc<MemoryStorage>) {
 }
 
 /// Any moment of the last two days, and the first backup of each of the last two weeks.
-fn policy() -> Policy {
+pub(super) fn policy() -> Policy {
     let mut tiers = Tiers::default();
     tiers.0[Tier::Weekly as usize] = Some(Keep::Count(2));
     Policy {
@@ -153,12 +153,12 @@ fn policy() -> Policy {
     }
 }
 
-async fn applied(cluster: &Cluster) -> anyhow::Result<Applied> {
+pub(super) async fn applied(cluster: &Cluster) -> anyhow::Result<Applied> {
     apply(cluster, &policy(), &Chosen::Any, &ExpiryProgress::default()).await
 }
 
 /// All keys but what tells of deletions.
-async fn content(storage: &dyn Storage) -> BTreeSet<String> {
+pub(super) async fn content(storage: &dyn Storage) -> BTreeSet<String> {
     let (mut walk, mut keys) = (Walk::new(String::new()), BTreeSet::new());
     while let Some(meta) = walk.next(storage).await.unwrap() {
         let own = ["main/retention/", "main/leases/", "main/pins/"];
@@ -172,7 +172,7 @@ async fn content(storage: &dyn Storage) -> BTreeSet<String> {
     keys
 }
 
-async fn copy_of(storage: &MemoryStorage) -> Arc<MemoryStorage> {
+pub(super) async fn copy_of(storage: &MemoryStorage) -> Arc<MemoryStorage> {
     let copy = MemoryStorage::default();
     let mut walk = Walk::new(String::new());
     while let Some(meta) = walk.next(storage).await.unwrap() {
@@ -183,7 +183,7 @@ async fn copy_of(storage: &MemoryStorage) -> Arc<MemoryStorage> {
 }
 
 /// What the dead left, as if its time were over.
-async fn bury(cluster: &Cluster) {
+pub(super) async fn bury(cluster: &Cluster) {
     for lease in leases(cluster).await.unwrap() {
         if lease
             .content
@@ -196,7 +196,7 @@ async fn bury(cluster: &Cluster) {
 }
 
 /// The backups from which a restore is possible, and how far the newest leads back without a gap.
-fn restorable(facts: &Facts) -> BTreeSet<BackupId> {
+pub(super) fn restorable(facts: &Facts) -> BTreeSet<BackupId> {
     let paths = TimelinePath::all([], &facts.backups, &facts.ranges);
     let leads = |id: &crate::postgres::catalog::BackupDescription| {
         paths
@@ -351,7 +351,7 @@ async fn wherever_it_is_stopped_nothing_promised_is_lost_and_the_next_run_ends_i
 
 /// Does something at the first put below a folder, and refuses to delete some keys.
 #[derive(Debug)]
-struct Meddling {
+pub(super) struct Meddling {
     inner: Arc<MemoryStorage>,
     at: &'static str,
     then: Mutex<Option<(Key, Vec<u8>)>>,
@@ -359,7 +359,7 @@ struct Meddling {
 }
 
 impl Meddling {
-    fn locked(inner: Arc<MemoryStorage>, locked: &str) -> Self {
+    pub(super) fn locked(inner: Arc<MemoryStorage>, locked: &str) -> Self {
         Self {
             inner,
             at: "none",
@@ -420,7 +420,7 @@ impl Storage for Meddling {
     }
 }
 
-fn needs(id: &BackupId) -> Needs {
+pub(super) fn needs(id: &BackupId) -> Needs {
     Needs {
         backups: [id.clone()].into(),
         ..Needs::default()

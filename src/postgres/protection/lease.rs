@@ -280,23 +280,40 @@ pub async fn register(
         Ok(lease) => lease,
         Err(error) => return Ok(Err(NotRegistered(error))),
     };
-    match lease.conflict().await {
-        Ok(None) => Ok(Ok(lease)),
-        Ok(Some(deleted)) => {
-            lease.release().await;
-            Err(deleted)
-                .hint("plan anew: `walden target` and `walden backup list` show what is kept")
-        }
-        Err(error) => {
-            lease.release().await;
-            Err(error)
-        }
-    }
+    let deleted = match lease.being_deleted().await {
+        Ok(None) => lease.deleted_meanwhile().await,
+        deleted => deleted,
+    };
+    lease.unless(deleted).await.map(Ok)
+}
+
+/// Registers whoever brings what it needs: it is not there yet, and what is there of it stays. Errors: [`BeingDeleted`], or
+/// the store's.
+pub async fn register_writer(cluster: &Cluster, content: LeaseContent) -> anyhow::Result<Lease> {
+    let lease = Lease::put(cluster, content).await?;
+    let deleted = lease.being_deleted().await;
+    lease.unless(deleted).await
 }
 
 impl Lease {
-    /// Whether what it needs is being deleted, or was since the reader looked. Whoever begins to delete later sees it.
-    async fn conflict(&self) -> anyhow::Result<Option<BeingDeleted>> {
+    /// Gives it up where something is or was deleted that it needs.
+    async fn unless(self, deleted: anyhow::Result<Option<BeingDeleted>>) -> anyhow::Result<Self> {
+        match deleted {
+            Ok(None) => Ok(self),
+            Ok(Some(deleted)) => {
+                self.release().await;
+                Err(deleted)
+                    .hint("plan anew: `walden target` and `walden backup list` show what is kept")
+            }
+            Err(error) => {
+                self.release().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether what it needs is being deleted. Whoever begins to delete later sees it.
+    async fn being_deleted(&self) -> anyhow::Result<Option<BeingDeleted>> {
         let (cluster, needs, now) = (&self.cluster, &self.content.needs, self.stored_at().await?);
         for other in leases(cluster).await? {
             let Some(number) = other.deletion().filter(|_| other.is_live(now)) else {
@@ -312,6 +329,12 @@ impl Lease {
                 return Ok(Some(BeingDeleted { what, by }));
             }
         }
+        Ok(None)
+    }
+
+    /// Whether what it needs was deleted since the reader looked.
+    async fn deleted_meanwhile(&self) -> anyhow::Result<Option<BeingDeleted>> {
+        let (cluster, needs) = (&self.cluster, &self.content.needs);
         let gone = |what| {
             let by = " meanwhile".to_string();
             BeingDeleted { what, by }

@@ -17,12 +17,12 @@ mod tests;
 pub use deletion::{Deletion, OtherDeletion};
 pub use lease::{
     BeingDeleted, LISTED_LIFE, Lease, LeaseContent, LeaseKind, NotRegistered, StoredLease, leases,
-    register,
+    register, register_writer,
 };
 pub use needs::Needs;
 pub use pin::{Pin, StoredPin, pin, pins, unpin};
 pub use process::ProcessIdentity;
 pub use record::{
     Expiry, ExpiryIntent, ExpiryOutcome, LeftItem, RecordNumbers, StoredIntent, find_intent,
-    load_expired, newest_records, put_outcome,
+    load_expired, newest_records,
 };

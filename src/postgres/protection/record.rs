@@ -9,13 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use super::content::{get, list, put};
 use super::needs::Needs;
-use crate::postgres::catalog::{ExpiredWal, WalSpan};
+use crate::postgres::catalog::{ExpiredWal, WalRanges, WalSpan, without};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, ExpiryRecord, ObjectKind};
 use crate::storage::{PutMode, StorageError};
 
 /// Records that are kept: each outcome tells all that earlier ones told.
 const KEPT: usize = 32;
+/// Names of deleted backups that are remembered, so that no copy brings them back.
+const REMEMBERED: usize = 10_000;
 
 /// What is to be deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +47,12 @@ pub struct ExpiryOutcome {
     pub expired: Vec<WalSpan>,
     /// The backups that were, as far as a copy could bring them back.
     pub gone_backups: BTreeSet<BackupId>,
+    /// The dumps that were, and of which objects are left.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub gone_dumps: BTreeSet<String>,
+    /// An earlier deletion that was interrupted, and still is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<ExpiryIntent>,
 }
 
 /// An intent, or why it cannot be understood.
@@ -87,6 +95,8 @@ pub struct Expiry {
     /// Also what is being deleted now.
     pub expired: ExpiredWal,
     pub gone_backups: BTreeSet<BackupId>,
+    /// Dumps of which objects may be left.
+    pub gone_dumps: BTreeSet<String>,
     /// The newest intent without an outcome: it was interrupted, or is being carried out.
     pub open: Option<ExpiryIntent>,
 }
@@ -97,13 +107,11 @@ impl Expiry {
         let Some(numbers) = newest_records(cluster).await? else {
             return Ok(Self::default());
         };
-        let (mut spans, mut gone_backups, mut told, mut open) =
-            (Vec::new(), BTreeSet::new(), 0, None);
+        let (mut outcome, mut told) = (ExpiryOutcome::default(), 0);
         for number in numbers.done.iter().rev() {
             match find_outcome(cluster, *number).await? {
-                Some(Ok(outcome)) => {
-                    (spans, gone_backups) = (outcome.expired, outcome.gone_backups);
-                    told = *number;
+                Some(Ok(newest)) => {
+                    (outcome, told) = (newest, *number);
                     break;
                 }
                 Some(Err(why)) => {
@@ -112,20 +120,52 @@ impl Expiry {
                 None => (),
             }
         }
+        let mut open: Vec<ExpiryIntent> = outcome.open.into_iter().collect();
         for number in numbers.intents.range(told + 1..) {
             if let Some(Ok(intent)) = find_intent(cluster, *number).await? {
-                spans.extend(intent.deletes.wal.iter().copied());
-                gone_backups.extend(intent.deletes.backups.iter().cloned());
-                open = Some(intent);
+                open.push(intent);
             }
         }
-        let expired = ExpiredWal::new(spans, cluster.description.segment_size);
+        for ExpiryIntent { deletes, .. } in &open {
+            outcome.expired.extend(&deletes.wal);
+            outcome.gone_backups.extend(deletes.backups.iter().cloned());
+            outcome.gone_dumps.extend(deletes.dumps.iter().cloned());
+        }
         Ok(Self {
             numbers,
-            expired,
-            gone_backups,
-            open,
+            expired: ExpiredWal::new(outcome.expired, cluster.description.segment_size),
+            gone_backups: outcome.gone_backups,
+            gone_dumps: outcome.gone_dumps,
+            open: open.pop(),
         })
+    }
+
+    /// What is told from now on: all that was told before and what was `deleted` now, but for what is there. An interrupted
+    /// deletion still is.
+    pub fn outcome<'a>(
+        &self,
+        deleted: Needs,
+        wal: &WalRanges,
+        backups: impl IntoIterator<Item = &'a BackupId>,
+    ) -> ExpiryOutcome {
+        let size = wal.segment_size();
+        let there = without(wal.spans(), &deleted.wal, size);
+        let spans = [self.expired.spans(), &deleted.wal].concat();
+        let expired = ExpiredWal::new(without(spans, &there, size), size);
+        let backups: BTreeSet<&BackupId> = backups.into_iter().collect();
+        let is_gone = |id: &&BackupId| deleted.backups.contains(*id) || !backups.contains(*id);
+        let gone = self.gone_backups.union(&deleted.backups).filter(is_gone);
+        let gone: Vec<_> = gone.cloned().collect();
+        let oldest = gone.len().saturating_sub(REMEMBERED);
+        ExpiryOutcome {
+            ended_at: Utc::now(),
+            expired: expired.spans().to_vec(),
+            gone_backups: gone[oldest..].iter().cloned().collect(),
+            gone_dumps: self.gone_dumps.clone(),
+            open: self.open.clone(),
+            deleted,
+            left: Vec::new(),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::record::{put_intent, trim_records};
+use super::record::{put_intent, put_outcome, trim_records};
 use super::*;
 use crate::postgres::archive::testing::cluster_in;
 use crate::postgres::catalog::WalSpan;

@@ -1,12 +1,11 @@
 //! What either side let go on purpose: a copy does not bring it back, and tells the destination why it is not there.
 
-use chrono::Utc;
-
 use super::proof::Snapshot;
+use crate::error::find;
 use crate::postgres::catalog::{ExpiredWal, WalRanges, without};
 use crate::postgres::cluster::Cluster;
-use crate::postgres::load::load_wal;
-use crate::postgres::protection::{Expiry, ExpiryOutcome, put_outcome};
+use crate::postgres::load::{load_backups, load_wal};
+use crate::postgres::protection::{Deletion, Expiry, ExpiryOutcome, OtherDeletion};
 use crate::postgres::types::WalFileName;
 
 /// What the destination's own retention deleted and that is not there again.
@@ -62,25 +61,37 @@ impl LetGo {
 /// Notes at the destination what the source let go and the destination does not have either. Errors: the store did not
 /// answer.
 pub async fn note(destination: &Cluster, source: &ExpiredWal) -> anyhow::Result<()> {
-    let size = destination.description.segment_size;
-    if source.spans().is_empty() {
+    if source.spans().is_empty() || to_note(destination, source).await?.is_none() {
         return Ok(());
     }
+    let deletion = match Deletion::begin(destination).await {
+        Ok(deletion) => deletion,
+        // The next copy tells it.
+        Err(error) if find::<OtherDeletion>(&error).is_some() => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    // Nobody else writes records now.
+    match deletion.while_held(to_note(destination, source)).await {
+        Ok(Some(outcome)) => deletion.tell(&outcome).await,
+        Ok(None) => deletion.end(None).await,
+        Err(error) => deletion.end(None).await.and(Err(error)),
+    }
+}
+
+async fn to_note(
+    destination: &Cluster,
+    source: &ExpiredWal,
+) -> anyhow::Result<Option<ExpiryOutcome>> {
     let ranges = load_wal(destination).await?.ranges;
-    let expiry = Expiry::load(destination).await?;
+    let mut expiry = Expiry::load(destination).await?;
+    let size = ranges.segment_size();
     let known = [expiry.expired.spans(), &ranges.spans()].concat();
     let new = without(source.spans().to_vec(), &known, size);
     if new.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
-    let spans = [expiry.expired.spans(), &new].concat();
-    let outcome = ExpiryOutcome {
-        ended_at: Utc::now(),
-        expired: ExpiredWal::new(spans, size).spans().to_vec(),
-        gone_backups: expiry.gone_backups,
-        ..ExpiryOutcome::default()
-    };
-    // Where another one took the number the next copy tells it.
-    put_outcome(destination, expiry.numbers.next(), &outcome).await?;
-    Ok(())
+    expiry.expired = ExpiredWal::new([expiry.expired.spans(), &new].concat(), size);
+    let backups = load_backups(destination).await?.complete;
+    let there = backups.iter().map(|backup| &backup.id);
+    Ok(Some(expiry.outcome(Default::default(), &ranges, there)))
 }

@@ -27,7 +27,9 @@ use crate::postgres::index::recordings;
 use crate::postgres::layout::{BackupId, ClusterName};
 use crate::postgres::load::{list_wal, load_backups, load_histories, load_wal};
 use crate::postgres::object_problem::{ObjectProblem, ProblemKind};
-use crate::postgres::protection::{BeingDeleted, Lease, LeaseContent, LeaseKind, Needs, register};
+use crate::postgres::protection::{
+    BeingDeleted, LeaseContent, LeaseKind, Needs, register, register_writer,
+};
 use crate::postgres::types::WalFileName;
 use crate::repo::Repository;
 use crate::storage::{ObjectMeta, Storage, Walk};
@@ -165,25 +167,7 @@ pub async fn copy(
     options: &CopyOptions,
     progress: Arc<CopyProgress>,
 ) -> anyhow::Result<Copied> {
-    let lease = registered(source, options.backup.as_ref(), &progress).await?;
-    let Some(lease) = lease else {
-        return copy_registered(source, destination, options, progress).await;
-    };
-    let copying = copy_registered(source, destination, options, progress);
-    let copied = lease.while_held(copying).await;
-    lease.release().await;
-    copied
-}
-
-/// Registers the copy, so that retention deletes nothing of what it reads. `None`: the source does not take that, as with
-/// credentials that may only read. A deletion that is under way is waited for. Errors: it takes too long, or the source
-/// did not answer.
-async fn registered(
-    source: &Cluster,
-    backup: Option<&BackupId>,
-    progress: &CopyProgress,
-) -> anyhow::Result<Option<Lease>> {
-    let needs = match backup {
+    let needs = match &options.backup {
         Some(id) => {
             let loaded = load_backups(source).await?;
             let backup = loaded.complete.iter().find(|backup| backup.id == *id);
@@ -191,24 +175,49 @@ async fn registered(
         }
         None => Needs::everything(),
     };
+    let own = || LeaseContent::own(LeaseKind::Copy, needs.clone(), LEASE);
+    let reading = patiently(options, &progress, || register(source, own())).await?;
+    let copying = async {
+        let writer = || register_writer(destination, own());
+        let writing = patiently(options, &progress, writer).await?;
+        let copying = copy_registered(source, destination, options, progress.clone());
+        let copied = writing.while_held(copying).await;
+        writing.release().await;
+        copied
+    };
+    match reading {
+        Ok(reading) => {
+            let copied = reading.while_held(copying).await;
+            reading.release().await;
+            copied
+        }
+        // As with credentials that may only read.
+        Err(error) => {
+            tracing::info!("{}", one_line(&error.into()));
+            copying.await
+        }
+    }
+}
+
+/// Registers the copy, so that retention deletes nothing of what it reads, nor what it brings before a backup is whole. A
+/// deletion that is under way is waited for. Errors: it takes too long, or the repository did not answer.
+async fn patiently<T, F: Future<Output = anyhow::Result<T>>>(
+    options: &CopyOptions,
+    progress: &CopyProgress,
+    registered: impl Fn() -> F,
+) -> anyhow::Result<T> {
     let begun = Instant::now();
     loop {
-        let content = LeaseContent::own(LeaseKind::Copy, needs.clone(), LEASE);
-        match register(source, content).await {
-            Ok(Ok(lease)) => return Ok(Some(lease)),
-            Ok(Err(error)) => {
-                tracing::info!("{}", one_line(&error.into()));
-                return Ok(None);
-            }
+        match registered().await {
             Err(error)
-                if backup.is_none()
+                if options.backup.is_none()
                     && find::<BeingDeleted>(&error).is_some()
                     && begun.elapsed() < PATIENCE =>
             {
                 progress.set_phase("waiting until retention has deleted");
                 sleep(LOOK_AGAIN).await;
             }
-            Err(error) => return Err(error),
+            registered => return registered,
         }
     }
 }
