@@ -16,7 +16,7 @@ pub struct Args {
     /// How to print the rules.
     #[arg(long = "as", value_enum, default_value_t = Form::Json, value_name = "FORM")]
     form: Form,
-    /// Set the rules instead of printing them. Rules of others stay.
+    /// Set the rules instead of printing them. Rules of others stay; but who sets rules at the same moment may lose them.
     #[arg(long, conflicts_with = "form")]
     apply: bool,
 }

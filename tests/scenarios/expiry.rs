@@ -1,44 +1,58 @@
 //! Deleting what retention lets go, on real archives: what stays is restored, what went is told for what it is.
 
-use std::sync::Arc;
-use std::time::SystemTime;
-
-use chrono::TimeDelta;
 use serde_json::{Value, json};
-use walden::postgres::cluster::Cluster as Registered;
-use walden::postgres::expiry::ExpiryProgress;
-use walden::postgres::expiry::apply::{Applied, Chosen, Decision, apply};
-use walden::repo::Repository;
-use walden::retention::{Keep, KindPolicy, Policy, Tier, Tiers};
-use walden::storage::{LocalStorage, Storage};
 
 use crate::harness::{Cluster, Major, ObjectStore, Scratch, Walden};
 use crate::restore::{register, restore, take_backup};
 
 /// Everything since the newest backup, and the first one of the year.
-fn policy() -> Policy {
-    let mut tiers = Tiers::default();
-    tiers.0[Tier::Yearly as usize] = Some(Keep::Count(1));
-    Policy {
-        zone: chrono_tz::UTC,
-        window: Some(TimeDelta::zero()),
-        base: KindPolicy { tiers, minimum: 1 },
-        dump: KindPolicy::default(),
-        schema: KindPolicy::default(),
-    }
+const POLICY: &str =
+    "retention.window = \"0s\"\nretention_base.yearly = 1\nretention_base.minimum = 1\n";
+
+/// Applies the plan that was printed just before.
+fn applied(walden: &Walden) -> Value {
+    let plan = walden.json(["retention", "plan"]);
+    let digest = plan["digest"].as_str().expect("a digest");
+    walden.json(["retention", "apply", "--plan", digest])
 }
 
-/// Applies the plan that was made just before.
-fn applied(storage: Arc<dyn Storage>) -> Applied {
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let work = async {
-        let repository = Repository::open(storage).await?;
-        let cluster = Registered::open(repository, "main".parse()?).await?;
-        let printed = Decision::make(&cluster, &policy(), SystemTime::now()).await?;
-        let printed = Chosen::Printed(printed.plan.deletions().digest());
-        apply(&cluster, &policy(), &printed, &ExpiryProgress::default()).await
+/// The verbs, before anything is deleted.
+fn a_plan_is_shown_and_only_that_is_carried_out(walden: &Walden, first: &str, middle: &str) {
+    let text = walden.ok(["retention", "plan"]);
+    let plan = walden.json(["retention", "plan"]);
+    let digest = plan["digest"].as_str().expect("a digest");
+    assert!(
+        text.contains(&format!("walden retention apply --plan {digest}")),
+        "{text}"
+    );
+    let line = text.lines().find(|line| line.contains(middle));
+    assert!(line.is_some_and(|line| line.contains("DELETE")), "{text}");
+    let said = walden.refused(1, ["retention", "apply", "--plan", &"0".repeat(32)]);
+    assert!(
+        said.contains("the plan is another one by now")
+            && said.contains("HINT: look at it again: `walden retention plan`"),
+        "{said}"
+    );
+    walden.expect_log("the plan is another one by now");
+    let said = walden.refused(2, ["retention", "apply"]);
+    assert!(said.contains("HINT: name the plan with --plan"), "{said}");
+    walden.expect_log("deleting needs a confirmation");
+    assert_eq!(walden.json(["retention", "plan"]), plan, "nothing is gone");
+    // By the server's clock, which is this machine's.
+    let now = chrono::Utc::now()
+        .format("%Y-%m-%d %H:%M:%S+00")
+        .to_string();
+    let holds = walden.ok(["retention", "holds", "--before", &now]);
+    assert!(holds.contains(first) && holds.contains("WAL"), "{holds}");
+    let early = walden.json(["retention", "holds", "--before", "2001-01-01 00:00:00+00"]);
+    // When the WAL before the first base backup began nobody knows.
+    let mut held = early["holds"].as_array().expect("a list").iter();
+    let is_wal = |held: &Value| {
+        held["what"]
+            .as_str()
+            .is_some_and(|it| it.starts_with("WAL "))
     };
-    runtime.block_on(work).expect("applied")
+    assert!(held.all(is_wal), "{early}");
 }
 
 fn write(cluster: &Cluster) {
@@ -54,8 +68,7 @@ fn old_wal_and_backups_go(
     scratch: &Scratch,
     walden: &Walden,
     mut cluster: Cluster,
-    storage: Arc<dyn Storage>,
-) {
+) -> String {
     register(&mut cluster, walden);
     cluster.open_ledger();
     cluster.burst(2, 5);
@@ -71,23 +84,22 @@ fn old_wal_and_backups_go(
     cluster.archive_now();
     drop(lost);
 
+    a_plan_is_shown_and_only_that_is_carried_out(walden, &first, &middle);
+
     // A pin keeps what the policy lets go.
     walden.ok(["retention", "pin", &middle, "--reason", "audit"]);
     let pins = walden.json(["retention", "pins"]);
     assert_eq!(pins["pins"][0]["item"], json!(format!("base:{middle}")));
-    let kept = applied(storage.clone());
-    assert!(kept.deleted.backups.is_empty(), "{kept:?}");
+    let kept = applied(walden);
+    assert_eq!(kept["deleted"]["backups"], json!([]), "{kept}");
     walden.ok(["retention", "unpin", &middle]);
 
-    let done = applied(storage.clone());
-    let deleted: Vec<String> = done
-        .deleted
-        .backups
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    assert_eq!(deleted, std::slice::from_ref(&middle), "{done:?}");
-    assert!(done.is_whole() && !done.deleted.wal.is_empty());
+    let done = applied(walden);
+    assert_eq!(done["deleted"]["backups"], json!([middle]), "{done}");
+    assert_eq!(done["complete"], json!(true), "{done}");
+    assert_ne!(done["deleted"]["wal"], json!([]), "{done}");
+    let again = walden.ok(["retention", "apply", "--yes"]);
+    assert_eq!(again, "there was nothing to delete\n");
 
     // A hole that was made on purpose is neither a gap nor damage.
     let list = walden.json(["wal", "list"]);
@@ -133,6 +145,7 @@ fn old_wal_and_backups_go(
         walden.json(["retention", "pins"]),
         json!({ "pins": none, "leases": none })
     );
+    first
 }
 
 #[test]
@@ -141,13 +154,12 @@ fn what_stays_is_restored_and_what_went_is_told_for_what_it_is() {
     let cluster = Cluster::builder(major.clone())
         .segment_mib(1)
         .start(&scratch);
-    let walden = Walden::beside(&scratch, &cluster);
-    let storage = Arc::new(LocalStorage::new(&walden.repository));
-    old_wal_and_backups_go(&major, &scratch, &walden, cluster, storage);
+    let walden = Walden::with(&scratch, &cluster, POLICY);
+    old_wal_and_backups_go(&major, &scratch, &walden, cluster);
 }
 
 #[test]
-fn the_same_holds_in_a_bucket() {
+fn the_same_holds_in_a_bucket_and_what_only_a_tier_keeps_changes_its_class() {
     let Some(store) = ObjectStore::moto() else {
         return;
     };
@@ -156,12 +168,13 @@ fn the_same_holds_in_a_bucket() {
     let cluster = Cluster::builder(major.clone())
         .segment_mib(1)
         .start(&scratch);
-    let walden = Walden::on_s3(&scratch, &cluster, &bucket, "");
-    let prefix = bucket.url();
-    let prefix = prefix
-        .trim_start_matches("s3://")
-        .split_once('/')
-        .map_or("", |(_, prefix)| prefix);
-    let storage = bucket.storage(prefix, |_| ());
-    old_wal_and_backups_go(&major, &scratch, &walden, cluster, storage);
+    let settings = format!("{POLICY}s3.tier_classes_base = [\"yearly=STANDARD_IA\"]\n");
+    let walden = Walden::on_s3(&scratch, &cluster, &bucket, &settings);
+    let first = old_wal_and_backups_go(&major, &scratch, &walden, cluster);
+    let backups = walden.json(["backup", "list"]).to_string();
+    for (object, class) in [("pack-000001", Some("STANDARD_IA")), ("manifest.zst", None)] {
+        let headers = bucket.head(&format!("main/base/{first}/{object}"));
+        let found = headers.get("x-amz-storage-class").map(String::as_str);
+        assert_eq!(found, class, "{object}: {headers:?}, {backups}");
+    }
 }

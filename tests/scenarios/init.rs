@@ -59,6 +59,7 @@ fn the_way_to_the_server_is_kept_and_another_one_is_not_passed_over() {
     let walden = Walden::by(&scratch, scratch.join("kept.toml"), repository);
     let mut command = walden.command(["init", "--repository", &url, "--cluster", "main"]);
     command
+        .args(["--preset", "daily"])
         .env("PGHOST", &cluster.socket_folder)
         .env("PGPORT", cluster.port.to_string());
     command
@@ -84,6 +85,14 @@ fn the_way_to_the_server_is_kept_and_another_one_is_not_passed_over() {
         !fs::read_to_string(&walden.config)
             .expect("the file")
             .contains("s3cret")
+    );
+    // What the preset promises is in force.
+    let plan = walden.json(["retention", "plan"]);
+    assert_eq!(plan["deletes"], serde_json::json!(false), "{plan}");
+    let policy = fs::read_to_string(&walden.config).expect("the file");
+    assert!(
+        policy.contains("window") && policy.contains("weekly"),
+        "{policy}"
     );
     // Without that environment.
     let told = walden.ok(["init"]);

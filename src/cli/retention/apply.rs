@@ -46,11 +46,8 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         }
         (None, false) => {
             let decision = Decision::make(&cluster, &policy, SystemTime::now()).await?;
-            if decision.is_nothing() {
-                print_text("there is nothing to delete\n")?;
-                return Ok(Exit::Success);
-            }
-            if !confirmed(&decision)? {
+            // What stays may still change its storage class.
+            if !decision.is_nothing() && !confirmed(&decision)? {
                 print_text("nothing was deleted\n")?;
                 return Ok(Exit::Failed);
             }
@@ -199,7 +196,10 @@ fn in_words(applied: &Applied) -> String {
     for left in &applied.left {
         text += &format!("NOT DELETED: {}: {}\n", left.item, left.why);
     }
-    text += &format!("{} deleted\n", counted(applied.objects, "object"));
+    text += &match applied.objects {
+        0 if applied.is_whole() => "there was nothing to delete\n".to_string(),
+        objects => format!("{} deleted\n", counted(objects, "object")),
+    };
     if !applied.is_whole() {
         text += "HINT: run it again later: what is left is tried again\n";
     }

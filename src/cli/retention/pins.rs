@@ -12,7 +12,8 @@ use crate::postgres::dump::manifest;
 use crate::postgres::layout::{BackupId, DumpId, DumpKind};
 use crate::postgres::load::load_backups;
 use crate::postgres::protection::{
-    LeaseContent, LeaseKind, Needs, Pin, StoredLease, StoredPin, leases, pins, unpin as take_away,
+    LeaseContent, LeaseKind, Needs, Pin, StoredLease, StoredPin, leases, pins, take_lease,
+    unpin as take_away,
 };
 use crate::retention::{ItemId, ItemKind};
 
@@ -31,7 +32,8 @@ pub struct PinArgs {
 
 #[derive(Debug, clap::Args)]
 pub struct UnpinArgs {
-    /// The pin, as `walden retention pins` names it; or its item: then all its pins go.
+    /// The pin, as `walden retention pins` names it; or its item: then all its pins go. Or a lease that nobody holds any
+    /// more, as after a clock was wrong.
     #[arg(value_name = "PIN")]
     which: String,
 }
@@ -129,6 +131,13 @@ pub async fn unpin(context: &Context, args: &UnpinArgs) -> anyhow::Result<Exit> 
             DumpKind::Full | DumpKind::Data => ItemKind::Dump,
         };
         which = ItemId::new(kind, which).to_string();
+    }
+    if let Some(lease) = take_lease(&cluster, &which).await? {
+        match context.format {
+            Format::Json => print_json(&[LeaseOutput::from(&lease)])?,
+            Format::Table => print_text(&format!("took away lease {which}\n"))?,
+        }
+        return Ok(Exit::Success);
     }
     let gone = take_away(&cluster, &which)
         .await
@@ -242,7 +251,8 @@ fn in_words(output: &PinsOutput) -> String {
     }
     for lease in &output.leases {
         let until = postgresql_time(lease.until);
-        text += &format!("in use by {}, unless renewed until {until}\n", lease.holder);
+        let (id, holder) = (&lease.id, &lease.holder);
+        text += &format!("lease {id}: in use by {holder}, unless renewed until {until}\n");
     }
     text
 }

@@ -1,12 +1,15 @@
 //! Backups without a manifest: what an interrupted process leaves. Never touches one that has a manifest.
 
+use std::fmt::Display;
 use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::started::{self, Reservation};
+use crate::error::{find, one_line};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
+use crate::postgres::protection::{Needs, leases};
 use crate::storage::{Key, ObjectMeta, StorageError};
 
 /// An unfinished backup whose newest object is older is taken for abandoned.
@@ -31,10 +34,19 @@ pub async fn remove_abandoned(
     now: SystemTime,
 ) -> anyhow::Result<Vec<RemovedBackup>> {
     let mut removed = Vec::new();
+    if unfinished.is_empty() {
+        return Ok(removed);
+    }
+    let used = leases(cluster).await?.into_iter();
+    let used = used.filter(|lease| lease.is_live(now));
+    let used: Vec<Needs> = used.map(|lease| lease.needs()).collect();
     for id in unfinished {
         let objects = cluster.objects_of(id).await?;
-        if !is_abandoned(cluster, id, &objects, now).await?
-            || !remove(cluster, id, &objects).await?
+        // A copy may be bringing it.
+        let is_used = |needs: &Needs| needs.everything || needs.backups.contains(id);
+        if used.iter().any(is_used)
+            || !is_abandoned(cluster, id, &objects, now).await?
+            || !told(remove(cluster, id, &objects).await, id)?
         {
             continue;
         }
@@ -50,6 +62,18 @@ pub async fn remove_abandoned(
         });
     }
     Ok(removed)
+}
+
+/// What a store refuses to delete stays, and keeps nobody from going on.
+pub fn told(removed: anyhow::Result<bool>, id: &impl Display) -> anyhow::Result<bool> {
+    let is_lasting = |error: &StorageError| error.lasting;
+    removed.or_else(|error| match find(&error).is_some_and(is_lasting) {
+        true => {
+            tracing::warn!("cannot remove what is left of {id}: {}", one_line(&error));
+            Ok(false)
+        }
+        false => Err(error),
+    })
 }
 
 /// Removes what puts that were interrupted long ago left in the store, such as uploads in parts. Nothing depends on it.
@@ -142,6 +166,7 @@ mod tests {
     use super::super::started::{ProcessIdentity, Started};
     use super::*;
     use crate::postgres::catalog::testing;
+    use crate::postgres::protection::{LeaseContent, LeaseKind, register_writer};
     use crate::repo::Repository;
     use crate::storage::{MemoryStorage, PutMode, PutOutcome};
 
@@ -239,6 +264,37 @@ mod tests {
                 .await
             );
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_copy_brings_stays_while_it_works() {
+        let (cluster, id) = unfinished_by(gone()).await;
+        let needs = Needs {
+            backups: [id.clone()].into(),
+            ..Needs::default()
+        };
+        let life = Duration::from_secs(60);
+        let copy = LeaseContent::own(LeaseKind::Copy, needs, life);
+        let lease = register_writer(&cluster, copy).await.unwrap();
+        assert!(!removes(&cluster, &id, SystemTime::now()).await);
+        lease.release().await;
+        assert!(removes(&cluster, &id, SystemTime::now()).await);
+    }
+
+    #[test]
+    fn what_a_store_refuses_keeps_nobody_from_going_on() {
+        let refused = |lasting| {
+            let error = StorageError {
+                operation: "delete",
+                key: ID.into(),
+                store: "a test".into(),
+                lasting,
+                source: anyhow::anyhow!("no"),
+            };
+            told(Err(error.into()), &ID)
+        };
+        assert!(!refused(true).unwrap());
+        assert!(refused(false).is_err(), "it does not answer");
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::list::{ListedDump, ListedDumps};
 use super::started::{self, DumpReservation};
-use crate::postgres::backup::cleanup::{ABANDONED_AFTER, delete_all};
+use crate::postgres::backup::cleanup::{ABANDONED_AFTER, delete_all, told};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{DumpId, DumpObject};
 use crate::storage::Key;
@@ -25,12 +25,13 @@ pub async fn remove_leftovers(
         .filter(|dump| dump.has(&DumpObject::Started));
     for dump in reserved.take(AT_ONCE) {
         if is_abandoned(cluster, dump, now).await? {
-            delete(cluster, &dump.id, &DumpObject::Started).await?;
+            let deleted = delete(cluster, &dump.id, &DumpObject::Started).await;
+            told(deleted.map(|()| true), &dump.id)?;
         }
     }
     let mut removed = Vec::new();
     for dump in kept.unfinished.iter().take(AT_ONCE) {
-        if is_abandoned(cluster, dump, now).await? && remove(cluster, dump).await? {
+        if is_abandoned(cluster, dump, now).await? && told(remove(cluster, dump).await, &dump.id)? {
             tracing::info!(
                 "removed the unfinished dump {}: {} objects, {} bytes",
                 dump.id,

@@ -52,6 +52,10 @@ pub struct LeaseContent {
     pub process: Option<ProcessIdentity>,
     /// How long it counts after it was stored last.
     pub life_seconds: u64,
+    /// When it was stored last, in seconds since the machine of `process` started: on that machine this counts, for the
+    /// store's clock may be its own, and be set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_uptime: Option<u64>,
     #[serde(default)]
     pub needs: Needs,
     /// The number of the deletion that is carried out.
@@ -69,6 +73,7 @@ impl LeaseContent {
             begun: Utc::now(),
             process: Some(ProcessIdentity::own()),
             life_seconds: life.as_secs(),
+            stored_uptime: None,
             needs,
             record: None,
         }
@@ -88,9 +93,19 @@ pub struct StoredLease {
 impl StoredLease {
     /// Whether it counts, at a moment of the store's clock.
     pub fn is_live(&self, now: SystemTime) -> bool {
-        let process = self.content.as_ref().ok();
-        let process = process.and_then(|content| content.process.as_ref());
-        now < self.ends() && !process.is_some_and(ProcessIdentity::is_gone)
+        let here = self.content.as_ref().ok().and_then(|content| {
+            let process = content
+                .process
+                .as_ref()
+                .filter(|process| process.is_here())?;
+            Some((process, content.stored_uptime?, content.life_seconds))
+        });
+        match here {
+            Some((process, stored, life)) => {
+                !process.is_gone() && boot_time().as_secs() < stored.saturating_add(life)
+            }
+            None => now < self.ends(),
+        }
     }
 
     /// When it ends unless it is renewed, by the store's clock.
@@ -146,6 +161,21 @@ pub async fn leases(cluster: &Cluster) -> Result<Vec<StoredLease>, StorageError>
     Ok(all)
 }
 
+/// Takes a lease away of which somebody knows that nobody holds it; `None`: there is none of that name. A holder that is
+/// alive stores it again. Errors: the store's.
+pub async fn take_lease(
+    cluster: &Cluster,
+    which: &str,
+) -> Result<Option<StoredLease>, StorageError> {
+    let mut all = leases(cluster).await?.into_iter();
+    let found = all.find(|lease| lease.id.to_string() == which);
+    if let Some(lease) = &found {
+        let key = cluster.layout.lease(&lease.id);
+        cluster.repository.storage().delete(&key).await?;
+    }
+    Ok(found)
+}
+
 /// Time that goes on while the machine is suspended.
 fn boot_time() -> Duration {
     let time = clock_gettime(ClockId::Boottime);
@@ -182,7 +212,11 @@ impl Lease {
     async fn store(&self, mode: PutMode) -> anyhow::Result<()> {
         let (begun, life) = (boot_time(), Duration::from_secs(self.content.life_seconds));
         let key = self.cluster.layout.lease(&self.id);
-        let stored = put(&self.cluster, &key, &self.content, mode).await?;
+        let content = LeaseContent {
+            stored_uptime: self.content.process.as_ref().map(|_| begun.as_secs()),
+            ..self.content.clone()
+        };
+        let stored = put(&self.cluster, &key, &content, mode).await?;
         anyhow::ensure!(stored, "object \"{key}\" is there already");
         let mut renewed = self.renewed.lock().unwrap_or_else(|all| all.into_inner());
         // Who came while it did not count has not seen it: it never counts again.

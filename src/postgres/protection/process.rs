@@ -35,15 +35,20 @@ impl ProcessIdentity {
         }
     }
 
-    /// Whether it is proven that the process has ended. False also means: not known.
-    pub fn is_gone(&self) -> bool {
+    /// Whether it is one of this machine since its last start, so that its number and its times mean something here.
+    pub fn is_here(&self) -> bool {
         let own = Self::own();
         let comparable = [&own.boot_id, &own.pid_namespace, &own.pid_start]
             .iter()
             .all(|part| !part.is_empty());
         let here = (&self.host, &self.boot_id, &self.pid_namespace)
             == (&own.host, &own.boot_id, &own.pid_namespace);
-        comparable && here && start_of(self.pid).as_ref() != Some(&self.pid_start)
+        comparable && here
+    }
+
+    /// Whether it is proven that the process has ended. False also means: not known.
+    pub fn is_gone(&self) -> bool {
+        self.is_here() && start_of(self.pid).as_ref() != Some(&self.pid_start)
     }
 }
 
@@ -101,7 +106,7 @@ mod tests {
                 ..other.clone()
             },
         ] {
-            assert!(!elsewhere.is_gone());
+            assert!(!elsewhere.is_gone() && !elsewhere.is_here());
         }
     }
 }

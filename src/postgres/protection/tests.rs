@@ -121,8 +121,12 @@ async fn a_deletion_that_comes_later_sees_the_reader() {
     assert_eq!(seen.len(), 1);
     assert_eq!(seen[0].id, *lease.id());
     assert!(seen[0].needs().common(&backup()).is_some());
+    let mut elsewhere = seen[0].clone();
+    let content = elsewhere.content.as_mut().unwrap();
+    content.process.as_mut().unwrap().host = "elsewhere".into();
+    assert!(elsewhere.is_live(now + LIFE - Duration::from_secs(60)));
     assert!(
-        !seen[0].is_live(now + LIFE + Duration::from_secs(1)),
+        !elsewhere.is_live(now + LIFE + Duration::from_secs(1)),
         "it ends by itself"
     );
     assert!(lease.left() > LIFE - Duration::from_secs(60) && lease.left() <= LIFE);
@@ -140,6 +144,37 @@ async fn a_lease_that_ended_counts_no_more_however_often_it_is_stored_again() {
         lease.renew().await.unwrap();
         assert_eq!(lease.left(), Duration::ZERO);
     }
+}
+
+/// The store's clock is this machine's with a folder, and may be set.
+#[tokio::test]
+async fn a_clock_that_jumps_ends_no_lease_of_this_machine_and_keeps_none() {
+    let cluster = cluster().await;
+    let lease = register(&cluster, reader(backup())).await.unwrap().unwrap();
+    let mut found = leases(&cluster).await.unwrap().remove(0);
+    let year = Duration::from_secs(365 * 24 * 3600);
+    for now in [found.stored, found.stored + year, found.stored - year] {
+        assert!(found.is_live(now));
+    }
+    // It was stored ten minutes ago, whatever the store says.
+    let content = found.content.as_mut().unwrap();
+    content.stored_uptime = content
+        .stored_uptime
+        .map(|at| at.saturating_sub(LIFE.as_secs()));
+    for now in [found.stored, found.stored + year, found.stored - year] {
+        assert!(!found.is_live(now));
+    }
+    // Nothing tells that of one from elsewhere: somebody takes it away.
+    let id = found.id.to_string();
+    assert_eq!(take_lease(&cluster, "other").await.unwrap(), None);
+    assert!(take_lease(&cluster, &id).await.unwrap().is_some());
+    assert!(leases(&cluster).await.unwrap().is_empty());
+    lease.renew().await.unwrap();
+    assert_eq!(
+        leases(&cluster).await.unwrap().len(),
+        1,
+        "who is alive stores it again"
+    );
 }
 
 #[tokio::test]
