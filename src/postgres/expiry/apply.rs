@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use anyhow::anyhow;
 use serde::Serialize;
 
+use super::beside::{GoneWal, named_after};
 use super::engine::{Engine, ExpiryProgress};
 use super::gather::{Gathered, as_needs, gather, protect};
 use super::opinion::objections;
@@ -42,6 +43,15 @@ impl Decision {
             && self.gathered.leftovers.is_empty()
             && self.gathered.dump_leftovers.is_empty()
             && self.gathered.expiry.open.is_none()
+            && !self.has_beside()
+    }
+
+    /// Whether files are left of WAL that went earlier.
+    fn has_beside(&self) -> bool {
+        let (wal, expiry) = (&self.gathered.holdings.wal, &self.gathered.expiry);
+        let gone = GoneWal::new(&expiry.expired, &[], &wal.ranges, &wal.histories);
+        let mut segments = self.gathered.beside.iter().filter_map(named_after);
+        segments.any(|segment| gone.takes_along(segment, &[]))
     }
 }
 

@@ -232,40 +232,42 @@ async fn the_rest_of_a_dump_is_deleted_by_the_next_run() {
 
 #[tokio::test]
 async fn what_lies_beside_wal_gets_more_than_one_chance() {
-    let (cluster, storage) = world().await;
-    let mark = |number: u64| {
-        let mark = IdleMarker {
-            timeline: TimelineId(1),
-            lsn: Lsn(number * crate::postgres::catalog::testing::SEGMENT + 0x100),
-            time: chrono::DateTime::UNIX_EPOCH,
+    for (locked, item) in [
+        (".partial", "files beside WAL"),
+        ("main/quiet/", "idle markers"),
+    ] {
+        let (cluster, storage) = world().await;
+        let mark = |number: u64| {
+            let mark = IdleMarker {
+                timeline: TimelineId(1),
+                lsn: Lsn(number * crate::postgres::catalog::testing::SEGMENT + 0x100),
+                time: chrono::DateTime::UNIX_EPOCH,
+            };
+            cluster.layout.idle(&mark)
         };
-        cluster.layout.idle(&mark)
-    };
-    let (old, new) = (mark(begin(10) + 3), mark(begin(1)));
-    for key in [&old, &new] {
-        put(&*storage, key, b"mark".to_vec()).await;
-    }
-    let first = |days| {
-        cluster
-            .layout
-            .wal(&WalFileName::Partial(segment(begin(days) + 3)))
-    };
-    put(&*storage, &first(10), b"wal".to_vec()).await;
-    put(&*storage, &first(1), b"wal".to_vec()).await;
-    for locked in ["partial", "main/idle/"] {
-        let refusing = Meddling::locked(storage.clone(), locked);
-        let done = applied(&open(Arc::new(refusing)).await.unwrap())
-            .await
-            .unwrap();
-        if locked == "partial" {
-            assert!(done.left.iter().any(|left| left.item == "files beside WAL"));
+        let partial = |number| cluster.layout.wal(&WalFileName::Partial(segment(number)));
+        let (old, new) = (begin(10) + 3, begin(1));
+        for number in [old, new] {
+            put(&*storage, &mark(number), b"mark".to_vec()).await;
+            put(&*storage, &partial(number), b"wal".to_vec()).await;
         }
+        let refusing = Meddling::locked(storage.clone(), locked);
+        let refusing = open(Arc::new(refusing)).await.unwrap();
+        let left = applied(&refusing).await.unwrap().left;
+        assert!(left.iter().any(|left| left.item == item), "{left:?}");
+        let again = applied(&refusing).await.unwrap().left;
+        if item == "idle markers" {
+            // They are looked for when something else goes.
+            take(&*storage, &cluster, 0).await;
+        } else {
+            assert_eq!(again, left, "told again");
+        }
+        let done = applied(&cluster).await.unwrap();
+        assert!(done.is_whole() && done.objects > 0, "{done:?}");
+        let found = content(&*storage).await;
+        let has = |key: crate::storage::Key| found.contains(key.as_str());
+        assert!(!has(mark(old)) && !has(partial(old)), "{found:?}");
+        assert!(has(mark(new)) && has(partial(new)));
+        assert_eq!(applied(&cluster).await.unwrap().objects, 0);
     }
-    // A new backup lets more go: then all is tried again.
-    take(&*storage, &cluster, 0).await;
-    assert!(applied(&cluster).await.unwrap().is_whole());
-    let found = content(&*storage).await;
-    let has = |key: &crate::storage::Key| found.contains(key.as_str());
-    assert!(!has(&old) && !has(&first(10)), "{found:?}");
-    assert!(has(&new) && has(&first(1)));
 }
