@@ -1,4 +1,4 @@
-//! Judges the archive by what can be restored, never by what was stored. Pure: here are all
+//! Judges the archive by what can be restored, never by what was stored, and what is done beside archiving. Pure: here are all
 //! rules; the check, `walden status`, `walden target`, the page, the API, the metrics and the alerts show the answer. The
 //! settings have the limits.
 
@@ -6,12 +6,14 @@ mod judge;
 mod rules;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 pub use rules::Rule;
+pub use upkeep::{DiskUse, NewestDump, ScheduledJob, Upkeep};
 
 use crate::postgres::types::TimelineId;
 
@@ -40,6 +42,24 @@ pub enum Subject {
     Backup,
     /// The archived WAL.
     Recovery,
+    /// The logical dumps.
+    Dump,
+    /// What runs by itself.
+    Jobs,
+    /// The room that the repository has.
+    Space,
+}
+
+impl Subject {
+    /// All of them, with the names of the checks that tell them.
+    pub const ALL: [(Self, &str); 6] = [
+        (Self::Rpo, "rpo"),
+        (Self::Backup, "backup"),
+        (Self::Recovery, "recovery"),
+        (Self::Dump, "dump"),
+        (Self::Jobs, "jobs"),
+        (Self::Space, "space"),
+    ];
 }
 
 /// Something that is not good.

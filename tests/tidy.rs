@@ -132,6 +132,7 @@ const LAYERS: &[Layer] = &[
         may_name: &[
             "postgres::types",
             "postgres::catalog",
+            "postgres::layout::DumpKind",
             "health",
             "config::Health",
             "config::testing",

@@ -4,6 +4,9 @@ use chrono::{DateTime, Utc};
 
 use crate::retention::{Gone, Held, Hold, ItemDecision, Plan, WalDecision, WalVerdict};
 
+/// Items and ranges of WAL of an answer over HTTP.
+const LONGEST: usize = 1000;
+
 answer! {
     /// What retention keeps and deletes, and why.
     pub struct RetentionPlan {
@@ -16,6 +19,8 @@ answer! {
         pub wal: Vec<RetainedWal>,
         /// What somebody should look at.
         pub warnings: Vec<String>,
+        /// Items and ranges of WAL that are left out of a long answer; what goes comes first. Absent: none.
+        left_out?: u64,
     }
 
     /// The time that ages count from.
@@ -80,7 +85,24 @@ impl From<&Plan> for RetentionPlan {
             items: plan.items.iter().map(RetainedItem::from).collect(),
             wal: plan.wal.iter().map(RetainedWal::from).collect(),
             warnings: plan.warnings.clone(),
+            left_out: None,
         }
+    }
+}
+
+impl RetentionPlan {
+    /// With what goes first, and no more than a reader can take.
+    pub fn shortened(mut self) -> Self {
+        let all = self.items.len() + self.wal.len();
+        self.items.sort_by_key(|item| item.keep);
+        self.wal.sort_by_key(|wal| wal.keep);
+        self.items.truncate(LONGEST);
+        self.wal.truncate(LONGEST);
+        self.warnings.truncate(LONGEST);
+        self.references.truncate(LONGEST);
+        let left_out = all - self.items.len() - self.wal.len();
+        self.left_out = (left_out > 0).then_some(left_out as u64);
+        self
     }
 }
 
@@ -134,5 +156,37 @@ impl From<&Hold> for HeldData {
             because: hold.because.clone(),
             gone_by,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_plan_tells_what_goes_first_and_how_much_is_left_out() {
+        let item = |number: u32, keep| RetainedItem {
+            item: number.to_string(),
+            series: String::new(),
+            time: DateTime::UNIX_EPOCH,
+            bytes: 0,
+            keep,
+            because: String::new(),
+            class_tier: None,
+        };
+        let plan = |items| RetentionPlan {
+            digest: String::new(),
+            deletes: true,
+            references: Vec::new(),
+            items,
+            wal: Vec::new(),
+            warnings: Vec::new(),
+            left_out: None,
+        };
+        let items = (0..1500).map(|number| item(number, number != 1400));
+        let long = plan(items.collect()).shortened();
+        assert_eq!((long.items.len(), long.left_out), (1000, Some(500)));
+        assert_eq!((&*long.items[0].item, &*long.items[1].item), ("1400", "0"));
+        assert_eq!(plan(vec![item(1, true)]).shortened().left_out, None);
     }
 }

@@ -53,7 +53,7 @@ pub fn run(context: &Context) -> anyhow::Result<Exit> {
             ..options(context)
         };
         let identity = ClusterIdentity::of(&context.settings, |name| std::env::var_os(name));
-        let http = http::HttpOptions::of(&context.settings.http, &context.settings.health)?;
+        let http = http::HttpOptions::of(&context.settings)?;
         let open = async || match http {
             Some(http) => Some(http::beside(http).await),
             None => None,

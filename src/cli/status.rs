@@ -11,11 +11,13 @@ use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
+use super::jobs::look;
 use super::{Context, Exit, Format, print_json, print_text};
 use crate::error::{one_line, with_hint};
 use crate::health::{Health, HealthReason, Level, Protected, moment};
 use crate::plain::counted;
 use crate::postgres::catalog::WalRanges;
+use crate::postgres::check::upkeep;
 use crate::postgres::index::IndexState;
 use crate::postgres::overview::Overview;
 use crate::service::status::{
@@ -67,13 +69,12 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
 async fn health(context: &Context, status: &ServiceStatus) -> Result<Health, String> {
     let read = async {
         let prove = async |_: &WalRanges| status.indexing.proven;
-        let kept = Overview::read(
-            &context.cluster().await?,
-            &context.settings.catalog.cache,
-            prove,
-        )
-        .await?;
-        anyhow::Ok(kept.health(&context.settings.health, status.archiving.at(Utc::now())))
+        let (cluster, settings) = (context.cluster().await?, &context.settings);
+        let kept = Overview::read(&cluster, &settings.catalog.cache, prove).await?;
+        let upkeep = upkeep(settings, &cluster, &look(settings)).await?;
+        let (limits, now) = (&settings.health, Utc::now());
+        let health = kept.health(limits, status.archiving.at(now));
+        anyhow::Ok(health.with(&upkeep, limits, now))
     };
     match tokio::time::timeout(PATIENCE, read).await {
         Ok(read) => read.map_err(|error| one_line(&error)),

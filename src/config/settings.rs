@@ -295,7 +295,8 @@ settings! {
         /// How far commits and base backups may lie ahead of this machine's clock: more is told, for another clock made
         /// them.
         clock_skew: Duration = LIMIT, Value("5m");
-        /// How full the file system of a repository in a folder may be, in percent: a fuller one is a warning.
+        /// How full the file system of a repository in a folder may be, in percent: a fuller one is a warning, one above
+        /// 95 is critical.
         disk_used: u64 = SettingType::Integer { min: 1, max: 100 }, Value("80");
     }
 

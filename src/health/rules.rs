@@ -87,4 +87,20 @@ rules! {
     WalBroken: Recovery, Critical;
     /// Between base backups there are moments that cannot be restored.
     WindowGap: Recovery, Warning;
+    /// The newest dump is older than two moments of its schedule and an hour.
+    DumpOld: Dump, Warning;
+    /// A job that makes dumps ran, and there is no complete one.
+    NoDump: Dump, Warning;
+    /// The last run of a scheduled job failed.
+    JobFailed: Jobs, Warning;
+    /// A scheduled job failed three times in a row, or more.
+    JobFailsAgain: Jobs, Critical;
+    /// A scheduled job is due for more than an hour, and nobody runs it.
+    JobOverdue: Jobs, Warning;
+    /// How the jobs stand is not known.
+    JobsUnknown: Jobs, Unknown;
+    /// The file system of a repository in a folder is fuller than health.disk_used.
+    DiskUsed: Space, Warning;
+    /// The file system of a repository in a folder is almost full.
+    DiskFull: Space, Critical;
 }

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use tokio::sync::{Semaphore, watch};
 
 use super::facts::{FactsSnapshot, RepositoryFacts};
+use super::plans::PlansHandle;
 use super::problem::{Problem, ProblemType};
 use super::restores::Restores;
 use super::status::LastStatus;
@@ -15,13 +17,15 @@ use super::tokens::Tokens;
 use super::web::Sessions;
 use crate::config;
 use crate::error::{DeadlineExceeded, find, hints, one_line};
+use crate::health::{Health, Upkeep};
 use crate::metrics::Durations;
 use crate::postgres::catalog::{
     ClusterDescription, EventId, Facts, Filter, FoundEvent, RestoreRequest,
 };
 use crate::postgres::index::{FoundEvents, Index, on_index};
 use crate::postgres::planning::{Decided, Planner};
-use crate::service::jobs::JobsSnapshot;
+use crate::service::jobs::{JobsSnapshot, scheduled};
+use crate::service::status::ServiceStatus;
 
 /// Answers computed at once: the threads that they take are the hooks', too.
 pub const COMPUTED_AT_ONCE: usize = 4;
@@ -41,6 +45,7 @@ pub struct App {
     /// The index by another connection, for searches, which may take long.
     pub search_index: Arc<Index>,
     pub restores: Restores,
+    pub plans: PlansHandle,
     pub tokens: Tokens,
     pub sessions: Sessions,
     pub has_tls: bool,
@@ -71,6 +76,28 @@ impl App {
                 Err(Problem::new(ProblemType::NotReadYet, detail).hint("ask again in a moment"))
             }
         }
+    }
+
+    /// What is known beside what is archived.
+    pub fn upkeep(&self) -> Upkeep {
+        let (known, jobs) = (self.known.borrow(), self.jobs.borrow());
+        Upkeep {
+            dumps: known.dumps.to_vec(),
+            jobs: scheduled(&jobs.jobs),
+            jobs_unknown: jobs.failed.clone(),
+            disk: known.disk,
+        }
+    }
+
+    /// How it stands.
+    pub fn health(
+        &self,
+        read: &FactsSnapshot,
+        status: Option<&ServiceStatus>,
+        now: DateTime<Utc>,
+    ) -> Health {
+        let health = read.health(&self.limits, status, now);
+        health.with(&self.upkeep(), &self.limits, now)
     }
 
     /// Decides how to restore what is asked for. Errors: it could not be found out.

@@ -5,8 +5,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::facts::{FactsSnapshot, RepositoryFacts};
+use super::plans::MadePlan;
 use super::status::LastStatus;
-use crate::api::{Backup, Restorable, Rpo, Standing, UnusableBackup, answer};
+use crate::api::{Backup, Restorable, RetentionPlan, Rpo, Standing, UnusableBackup, answer};
+use crate::health::{DiskUse, NewestDump};
 use crate::jobs::record::RunRecord;
 use crate::jobs::status::JobStatus;
 use crate::postgres::catalog::{ClusterDescription, MajorSince};
@@ -64,6 +66,14 @@ answer! {
         versions: Vec<Version>,
     }
 
+    /// What retention would delete now, and why; nothing is deleted.
+    pub struct RetentionNow {
+        /// When the plan was made.
+        made_at: DateTime<Utc>,
+        #[serde(flatten)]
+        plan: RetentionPlan,
+    }
+
     /// A major version of PostgreSQL, and when it was first seen.
     pub struct Version {
         major: u32,
@@ -97,10 +107,33 @@ answer! {
         pub gaps: u64,
         /// The newest complete base backup.
         pub last_backup?: Backup,
+        /// The newest complete dump of each database and kind.
+        pub dumps: Vec<LastDump>,
+        /// Of the file system that a repository in a folder lies in.
+        pub disk?: Disk,
         pub rpo: Rpo,
         pub health: Standing,
         /// Absent while the service starts or stops.
         pub archiving?: ArchivingState,
+    }
+
+    /// The newest complete dump of a database; one of some tables does not count.
+    pub struct LastDump {
+        /// As `walden dump list` names it.
+        id: String,
+        database: String,
+        /// `full`, `schema` or `data`.
+        kind: String,
+        /// Of its snapshot.
+        time: DateTime<Utc>,
+        bytes: u64,
+    }
+
+    /// How full a file system is, as `df` counts.
+    pub struct Disk {
+        used_bytes: u64,
+        free_bytes: u64,
+        percent: u64,
     }
 
     /// Base backups, oldest first.
@@ -128,6 +161,37 @@ answer! {
         waiting_files?: u64,
         /// Since when the oldest of them waits.
         waiting_since?: DateTime<Utc>,
+    }
+}
+
+impl From<MadePlan> for RetentionNow {
+    fn from(made: MadePlan) -> Self {
+        Self {
+            made_at: made.made_at,
+            plan: RetentionPlan::from(&*made.plan).shortened(),
+        }
+    }
+}
+
+impl From<&NewestDump> for LastDump {
+    fn from(dump: &NewestDump) -> Self {
+        Self {
+            id: dump.id.clone(),
+            database: dump.database.clone(),
+            kind: dump.kind.as_str().into(),
+            time: dump.time,
+            bytes: dump.bytes,
+        }
+    }
+}
+
+impl From<DiskUse> for Disk {
+    fn from(disk: DiskUse) -> Self {
+        Self {
+            used_bytes: disk.used_bytes,
+            free_bytes: disk.free_bytes,
+            percent: disk.percent(),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! anew in its own time, so that no request ever waits for the repository. Of WAL, the index keeps the listing: what is
 //! known is read once, and what the service stored itself shows at once.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +13,14 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::config;
 use crate::error::one_line;
-use crate::health::Health;
+use crate::health::{DiskUse, Health, NewestDump};
 use crate::metrics::{Durations, Phase};
 use crate::postgres::catalog::{
     Facts, Gap, IdleTimes, WalIndex, WalRanges, Windows, missing_wal, windows,
 };
+use crate::postgres::check::disk_use;
 use crate::postgres::cluster::Cluster;
+use crate::postgres::dump::newest::NewestDumps;
 use crate::postgres::index::update::{ListScope, list};
 use crate::postgres::index::{Index, IndexVersion, on_index};
 use crate::postgres::load::{KeptBackups, LoadedBackups, LoadedHistories, facts, load_idle};
@@ -29,6 +32,8 @@ use crate::service::status::ServiceStatus;
 const SETTLE: Duration = Duration::from_millis(300);
 /// Where that takes long, so many times as long is waited.
 const REST: u32 = 4;
+/// So many times as rarely dumps in a bucket are looked for.
+const UPKEEP_RARER: u32 = 10;
 
 /// What is known of the repository.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +44,10 @@ pub struct RepositoryFacts {
     pub failed: Option<String>,
     /// How often reading failed.
     pub failures: u64,
+    /// The newest dumps.
+    pub dumps: Arc<[NewestDump]>,
+    /// Of the file system that a repository in a folder lies in.
+    pub disk: Option<DiskUse>,
 }
 
 /// One reading, and what follows from it. Cheap to clone.
@@ -95,6 +104,11 @@ pub struct FactsReader {
     durations: Durations,
     known: watch::Sender<RepositoryFacts>,
     backups: KeptBackups,
+    dumps: NewestDumps,
+    /// Where the repository lies, unless it is a bucket.
+    folder: Option<PathBuf>,
+    /// When the dumps and the file system were looked at.
+    upkeep_at: Option<Instant>,
     /// And when that was.
     stored: Option<(StoredFacts, DateTime<Utc>)>,
     /// The last reading, and what it follows from: only when that is another it is made anew.
@@ -103,16 +117,16 @@ pub struct FactsReader {
 
 impl FactsReader {
     /// Reads `cluster`'s part of the repository, each time `interval` after the last, and lists its WAL into `index`,
-    /// which `indexing` keeps.
+    /// which `indexing` keeps. `folder` is where the repository lies, unless it is a bucket.
     pub fn new(
         cluster: Cluster,
         index: Arc<Index>,
         indexing: indexing::IndexHandle,
-        interval: Duration,
+        (interval, folder): (Duration, Option<PathBuf>),
         durations: Durations,
     ) -> (Self, watch::Receiver<RepositoryFacts>) {
         let (known, receiver) = watch::channel(RepositoryFacts::default());
-        let backups = KeptBackups::new(&cluster);
+        let (backups, dumps) = (KeptBackups::new(&cluster), NewestDumps::new(&cluster));
         (
             Self {
                 cluster,
@@ -122,6 +136,9 @@ impl FactsReader {
                 durations,
                 known,
                 backups,
+                dumps,
+                folder,
+                upkeep_at: None,
                 stored: None,
                 derived: None,
             },
@@ -191,7 +208,12 @@ impl FactsReader {
             let read = self.derive(stored.clone(), version, ranges, at).await?;
             anyhow::Ok((stored, Some(read)))
         };
-        match durations.time(Phase::ReadRepository, work).await {
+        let read = durations.time(Phase::ReadRepository, work).await;
+        let read = match read {
+            Ok(read) => self.look_at_upkeep().await.map(|()| read),
+            Err(error) => Err(error),
+        };
+        match read {
             Ok((stored, read)) => {
                 self.stored = Some((stored, at));
                 self.known.send_modify(|known| {
@@ -201,6 +223,26 @@ impl FactsReader {
             }
             Err(error) => self.failed(&error),
         }
+    }
+
+    /// A folder tells without a listing whether something came; a bucket does not, and a dump is hours apart from the next.
+    async fn look_at_upkeep(&mut self) -> anyhow::Result<()> {
+        let rest = self.interval * UPKEEP_RARER;
+        let is_early = self.upkeep_at.is_some_and(|at| at.elapsed() < rest);
+        if self.folder.is_none() && is_early {
+            return Ok(());
+        }
+        let dumps = self.dumps.refresh(&self.cluster).await?.into();
+        let disk = match &self.folder {
+            Some(folder) => Some(disk_use(folder).await?),
+            None => None,
+        };
+        self.upkeep_at = Some(Instant::now());
+        self.known.send_modify(|known| {
+            known.dumps = dumps;
+            known.disk = disk;
+        });
+        Ok(())
     }
 
     /// Takes in what the index knows by now.

@@ -13,8 +13,10 @@ use prometheus_client::registry::Registry;
 
 use super::app::App;
 use super::facts::RepositoryFacts;
-use crate::health::{Health, Level, Rule, Subject};
+use crate::health::{Health, Level, NewestDump, Rule, Subject, Upkeep};
+use crate::jobs::status::JobStatus;
 use crate::postgres::catalog::Windows;
+use crate::service::jobs::JobsSnapshot;
 use crate::service::status::{Archiving, Fetching, ServiceStatus, waiting_files, waiting_since};
 
 /// The media type of the text.
@@ -36,12 +38,9 @@ pub fn metrics_page(app: &App) -> Result<String, fmt::Error> {
         .into_iter()
         .for_each(|status| service(&mut show, status));
     repository(&mut show, &app.known.borrow());
+    upkeep(&mut show, &app.upkeep(), &app.jobs.borrow());
     if let Some(read) = &app.known.borrow().read {
-        standing(
-            &mut show,
-            &read.health(&app.limits, status, Utc::now()),
-            status,
-        );
+        standing(&mut show, &app.health(read, status, Utc::now()), status);
     }
     app.durations.register(&mut show.0);
     show.0.register(
@@ -70,11 +69,25 @@ impl Show {
     /// A point in time; nothing when there is none.
     fn time(&mut self, name: &str, help: &str, time: Option<DateTime<Utc>>) {
         if let Some(time) = time {
-            self.value(
-                &format!("{name}_timestamp_seconds"),
-                help,
-                time.timestamp_micros() as f64 / 1e6,
-            );
+            self.value(&format!("{name}_timestamp_seconds"), help, seconds(time));
+        }
+    }
+
+    /// One value for each set of labels; nothing when there is none.
+    fn labelled<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = ([(&'static str, String); N], f64)>,
+    ) {
+        let family = Family::<Vec<(&str, String)>, Gauge<f64, AtomicU64>>::default();
+        let mut is_known = false;
+        for (labels, value) in values {
+            family.get_or_create(&labels.to_vec()).set(value);
+            is_known = true;
+        }
+        if is_known {
+            self.0.register(name, help, family);
         }
     }
 
@@ -83,6 +96,69 @@ impl Show {
         let counter: Counter = Counter::default();
         counter.inc_by(count);
         self.0.register(name, help, counter);
+    }
+}
+
+fn seconds(time: DateTime<Utc>) -> f64 {
+    time.timestamp_micros() as f64 / 1e6
+}
+
+/// What is done beside archiving.
+fn upkeep(show: &mut Show, upkeep: &Upkeep, jobs: &JobsSnapshot) {
+    let dump = |dump: &NewestDump| {
+        let kind = dump.kind.as_str().to_string();
+        [("database", dump.database.clone()), ("kind", kind)]
+    };
+    let dumps = || upkeep.dumps.iter();
+    show.labelled(
+        "dump_last_timestamp_seconds",
+        "When the newest complete dump of a database was taken",
+        dumps().map(|newest| (dump(newest), seconds(newest.time))),
+    );
+    show.labelled(
+        "dump_last_bytes",
+        "Bytes of the newest complete dump of a database",
+        dumps().map(|newest| (dump(newest), newest.bytes as f64)),
+    );
+    let mut of_jobs = |name, help, of: fn(&JobStatus) -> Option<f64>| {
+        let known = jobs.jobs.iter();
+        let known = known.filter_map(|job| Some(([("job", job.job.clone())], of(job)?)));
+        show.labelled(name, help, known);
+    };
+    of_jobs(
+        "job_next_run_timestamp_seconds",
+        "When the next run of a job begins; in the past when it is due",
+        |job| job.next.map(seconds),
+    );
+    of_jobs(
+        "job_last_run_timestamp_seconds",
+        "When the last run of a job ended, however",
+        |job| Some(seconds(job.last.as_ref()?.ended_at)),
+    );
+    of_jobs(
+        "job_last_success_timestamp_seconds",
+        "When the last run of a job ended that succeeded",
+        |job| Some(seconds(job.last_success.as_ref()?.ended_at)),
+    );
+    of_jobs(
+        "job_failures_in_a_row",
+        "Runs of a job in a row that failed",
+        |job| Some(f64::from(job.failures_in_a_row)),
+    );
+    of_jobs("job_running", "Whether a job runs: 1, else 0", |job| {
+        Some(f64::from(u8::from(job.running.is_some())))
+    });
+    if let Some(disk) = upkeep.disk {
+        show.number(
+            "repository_disk_used_bytes",
+            "Used bytes of the file system that the repository lies in",
+            disk.used_bytes,
+        );
+        show.number(
+            "repository_disk_free_bytes",
+            "Free bytes of the file system that the repository lies in",
+            disk.free_bytes,
+        );
     }
 }
 
@@ -205,11 +281,7 @@ fn standing(show: &mut Show, health: &Health, status: Option<&ServiceStatus>) {
         health.backup,
     );
     let family = Family::<Vec<(&str, &str)>, Gauge>::default();
-    for (about, name) in [
-        (Subject::Rpo, "rpo"),
-        (Subject::Backup, "backup"),
-        (Subject::Recovery, "recovery"),
-    ] {
+    for (about, name) in Subject::ALL {
         family
             .get_or_create(&vec![("check", name)])
             .set(number(health.level_of(about)));
@@ -297,6 +369,13 @@ fn repository(show: &mut Show, known: &RepositoryFacts) {
         backups.last().map(|backup| backup.stopped_at),
     );
     let stored = backups.iter().map(|backup| backup.stored_bytes).sum();
+    if let Some(last) = backups.last() {
+        show.number(
+            "backup_last_stored_bytes",
+            "Bytes of the newest base backup",
+            last.stored_bytes,
+        );
+    }
     show.number(
         "backups_stored_bytes",
         "Bytes of complete base backups",

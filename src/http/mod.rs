@@ -13,6 +13,7 @@ mod guard;
 mod listen;
 mod metrics_page;
 mod options;
+mod plans;
 mod problem;
 mod restores;
 mod routes;
@@ -40,6 +41,7 @@ pub use options::HttpOptions;
 
 use app::{App, COMPUTED_AT_ONCE};
 use facts::FactsReader;
+use plans::PlansOwner;
 use restores::Restores;
 use status::Watcher;
 
@@ -55,6 +57,7 @@ pub struct HttpServer {
     reader: FactsReader,
     watcher: Watcher,
     fetch_owner: fetches::FetchActor,
+    plans_owner: PlansOwner,
 }
 
 /// Opens the port, and answers there from what the service hands over.
@@ -72,13 +75,14 @@ pub async fn beside(options: HttpOptions) -> Beside {
 impl HttpServer {
     /// Answers on `port`.
     pub fn new(port: Port, options: HttpOptions, service: ServiceHandles) -> Self {
-        let (app, reader, watcher, fetch_owner) = parts(options, service);
+        let (app, reader, watcher, fetch_owner, plans_owner) = parts(options, service);
         Self {
             port,
             router: routes::router(Arc::new(app)),
             reader,
             watcher,
             fetch_owner,
+            plans_owner,
         }
     }
 
@@ -87,6 +91,7 @@ impl HttpServer {
         let mut parts: JoinSet<anyhow::Result<()>> = JoinSet::new();
         parts.spawn(self.reader.run(stopped.clone()));
         parts.spawn(self.watcher.run(stopped.clone()));
+        parts.spawn(self.plans_owner.run(stopped.clone()));
         parts.spawn(self.port.run(self.router, stopped));
         // Ends when the routes, which ask it, are gone.
         parts.spawn(self.fetch_owner.run());
@@ -100,7 +105,7 @@ impl HttpServer {
 fn parts(
     options: HttpOptions,
     service: ServiceHandles,
-) -> (App, FactsReader, Watcher, fetches::FetchActor) {
+) -> (App, FactsReader, Watcher, fetches::FetchActor, PlansOwner) {
     let ServiceHandles {
         cluster,
         about,
@@ -113,7 +118,7 @@ fn parts(
         cluster.clone(),
         index,
         indexing,
-        options.refresh_interval,
+        (options.refresh_interval, options.folder),
         durations.clone(),
     );
     let (watcher, status) = Watcher::new(about, service.pushes, service.fetches, service.indexing);
@@ -125,6 +130,7 @@ fn parts(
     let (fetches, fetch_owner) = fetches::new(fetcher, service.prefetch, budget, durations.clone());
     let restores = Restores::new(fetches, &options.spool, &description.name.to_string());
     restores.tidy();
+    let (plans, plans_owner) = plans::new(cluster.clone(), options.retention);
     let app = App {
         cluster: description,
         known,
@@ -141,6 +147,7 @@ fn parts(
         },
         search_index: service.search_index,
         restores,
+        plans,
         tokens: options.tokens,
         sessions: web::Sessions::default(),
         has_tls: options.tls.is_some(),
@@ -151,5 +158,5 @@ fn parts(
         computing: Arc::new(Semaphore::new(COMPUTED_AT_ONCE)),
         searching: Arc::new(Semaphore::new(1)),
     };
-    (app, reader, watcher, fetch_owner)
+    (app, reader, watcher, fetch_owner, plans_owner)
 }

@@ -13,6 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::tokens::{Tokens, read_private};
 use crate::config;
 use crate::error::{Hint, with_hint};
+use crate::retention::Policy;
 
 /// How HTTP is served; all bounds of it.
 #[derive(Debug, Clone)]
@@ -31,11 +32,16 @@ pub struct HttpOptions {
     pub wal_memory: u64,
     /// From where on something is not good.
     pub limits: config::Health,
+    /// Where the repository lies, unless it is a bucket.
+    pub folder: Option<PathBuf>,
+    /// What is kept.
+    pub retention: Policy,
 }
 
 impl HttpOptions {
     /// `None` when HTTP is off. Errors: an address that others reach without a token, files that cannot be used.
-    pub fn of(settings: &config::Http, limits: &config::Health) -> anyhow::Result<Option<Self>> {
+    pub fn of(all: &config::Settings) -> anyhow::Result<Option<Self>> {
+        let settings = &all.http;
         let Some(listen) = settings.listen else {
             return Ok(None);
         };
@@ -72,7 +78,9 @@ impl HttpOptions {
             refresh_interval: settings.refresh_interval,
             spool: settings.spool.clone(),
             wal_memory: settings.wal_memory,
-            limits: limits.clone(),
+            limits: all.health.clone(),
+            folder: all.repository.url.folder().map(Path::to_path_buf),
+            retention: Policy::new(all),
         }))
     }
 }
@@ -116,16 +124,15 @@ mod tests {
     use crate::config::{Secret, Settings};
     use crate::error::{hints, one_line};
 
-    fn settings(change: impl FnOnce(&mut config::Http)) -> config::Http {
+    fn settings(change: impl FnOnce(&mut config::Http)) -> Settings {
         let env = [("WALDEN_REPOSITORY__URL", "file:///srv/archive")];
-        let settings: Settings = config::load(None, env).unwrap();
-        let mut http = settings.http;
-        change(&mut http);
-        http
+        let mut settings: Settings = config::load(None, env).unwrap();
+        change(&mut settings.http);
+        settings
     }
 
-    fn options(http: &config::Http) -> anyhow::Result<Option<HttpOptions>> {
-        HttpOptions::of(http, &config::testing::health_limits())
+    fn options(settings: &Settings) -> anyhow::Result<Option<HttpOptions>> {
+        HttpOptions::of(settings)
     }
 
     #[test]
@@ -137,7 +144,7 @@ mod tests {
                 one_line(&error).contains(address) && hints(&error)[0].contains("http.token_file"),
                 "{error:#}"
             );
-            open.token = Secret::new("0123456789abcdef");
+            open.http.token = Secret::new("0123456789abcdef");
             assert!(options(&open).unwrap().is_some());
         }
         for address in ["127.0.0.1:8432", "127.9.9.9:1", "[::1]:8432"] {

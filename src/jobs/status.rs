@@ -1,6 +1,6 @@
 //! How jobs stand, for all who show it. Pure.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -8,6 +8,10 @@ use super::decide::Due;
 use super::job::Job;
 use super::lease::Holder;
 use super::record::{Memory, Purpose, RunId, RunSummary};
+use super::schedule::Schedule;
+
+/// A run may take so long until what an earlier one made counts as out of date.
+const GRACE: TimeDelta = TimeDelta::hours(1);
 
 /// A run under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -44,6 +48,10 @@ pub struct JobStatus {
     pub time_zone: Option<String>,
     /// When the next run begins; in the past when it is due.
     pub next: Option<DateTime<Utc>>,
+    /// When the first run that nobody made was to begin; `null` when nothing is due.
+    pub due_since: Option<DateTime<Utc>>,
+    /// What the job made earlier is out of date: two moments of its schedule and an hour have passed since.
+    pub stale_before: Option<DateTime<Utc>>,
     pub running: Option<RunningRun>,
     pub last: Option<RunSummary>,
     pub last_success: Option<RunSummary>,
@@ -61,9 +69,7 @@ impl JobStatus {
         now: DateTime<Utc>,
     ) -> Self {
         let schedule = job.schedule.as_ref();
-        let coming = |schedule: &super::schedule::Schedule| {
-            Some(schedule.begin_of(schedule.next_begin(now)?))
-        };
+        let coming = |schedule: &Schedule| Some(schedule.begin_of(schedule.next_begin(now)?));
         let next = match due {
             // It is being done.
             Due::Now(_) if holder.is_some() => schedule.and_then(coming),
@@ -73,15 +79,68 @@ impl JobStatus {
             Due::At(time) => Some(*time),
             Due::Never => None,
         };
+        let is_due = matches!(due, Due::Now(_)) && holder.is_none();
+        let missed = |schedule: &Schedule| {
+            let first = schedule.next_after(memory.settled)?;
+            Some(schedule.begin_of(first).min(next?))
+        };
+        let stale = |schedule: &Schedule| {
+            let last = schedule.last_begun(now - GRACE)?;
+            schedule.last_begun(schedule.begin_of(last) - TimeDelta::seconds(1))
+        };
         Self {
             job: job.name.to_string(),
             cron: schedule.map(|schedule| schedule.cron().to_string()),
             time_zone: schedule.map(|schedule| schedule.zone().to_string()),
             next,
+            due_since: schedule.filter(|_| is_due).and_then(missed),
+            stale_before: schedule.and_then(stale),
             running: holder.map(RunningRun::from),
             last: memory.last.clone(),
             last_success: memory.last_success.clone(),
             failures_in_a_row: memory.failures,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::decide::due;
+    use super::super::job::Lane;
+    use super::*;
+
+    fn at(minutes: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::minutes(minutes)
+    }
+
+    #[test]
+    fn what_is_due_is_told_since_its_first_moment_and_what_is_stale_by_two() {
+        let schedule = |cron: &str| {
+            let (cron, zone) = (cron.parse().unwrap(), "UTC".parse().unwrap());
+            Schedule::new(cron, zone, Duration::from_secs(300))
+        };
+        let job = Job {
+            name: "dump",
+            schedule: Some(schedule("0 * * * *")),
+            lane: Lane::Short,
+            deadline: Duration::ZERO,
+            arguments: Vec::new(),
+        };
+        let status = |settled: i64, now: i64| {
+            let (memory, now) = (Memory::new(at(settled)), at(now));
+            let due = due(job.schedule.as_ref(), &memory, at(settled), now);
+            JobStatus::of(&job, None, &memory, &due, now)
+        };
+        let (idle, late) = (status(600, 650), status(600, 790));
+        assert_eq!((idle.due_since, idle.next), (None, Some(at(665))));
+        assert_eq!((late.due_since, late.next), (Some(at(665)), Some(at(785))));
+        assert_eq!(
+            late.stale_before,
+            Some(at(660)),
+            "11:00 and 12:00 count, not 13:00"
+        );
+        assert_eq!(status(600, 784).stale_before, Some(at(600)));
     }
 }

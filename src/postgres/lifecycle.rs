@@ -128,13 +128,7 @@ pub fn keeps_versions(settings: &Settings) -> Option<u32> {
     if let Some(set) = settings.s3.keep_versions {
         return u32::try_from(set.as_secs().div_ceil(24 * 3600)).ok();
     }
-    let policy = Policy::new(
-        &settings.retention,
-        &settings.retention_base,
-        &settings.retention_dump,
-        &settings.retention_schema,
-    );
-    longest(&policy).map(days_beyond)
+    longest(&Policy::new(settings)).map(days_beyond)
 }
 
 /// How long the policy keeps anything; `None`: for ever, as it does with a kind of which it says nothing.

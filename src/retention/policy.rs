@@ -159,20 +159,16 @@ impl From<config::Keep> for Keep {
 
 impl Policy {
     /// What the settings promise.
-    pub fn new(
-        retention: &config::Retention,
-        base: &config::RetentionBase,
-        dump: &config::RetentionDump,
-        schema: &config::RetentionSchema,
-    ) -> Self {
+    pub fn new(settings: &config::Settings) -> Self {
+        let retention = &settings.retention;
         Self {
             zone: retention.time_zone.0,
             window: retention
                 .window
                 .map(|window| TimeDelta::from_std(window).unwrap_or(TimeDelta::MAX)),
-            base: kind_policy!(base),
-            dump: kind_policy!(dump),
-            schema: kind_policy!(schema),
+            base: kind_policy!(&settings.retention_base),
+            dump: kind_policy!(&settings.retention_dump),
+            schema: kind_policy!(&settings.retention_schema),
         }
     }
 
@@ -236,10 +232,7 @@ mod tests {
     #[test]
     fn settings_promise_what_they_say_and_by_default_all_is_kept() {
         let mut settings = config::testing::defaults();
-        let policy = |settings: &config::Settings| {
-            let (base, dump) = (&settings.retention_base, &settings.retention_dump);
-            Policy::new(&settings.retention, base, dump, &settings.retention_schema)
-        };
+        let policy = Policy::new;
         let all_kept = policy(&settings);
         assert!(
             ItemKind::ALL.iter().all(|kind| !all_kept.limits(*kind)) && all_kept.window.is_none()

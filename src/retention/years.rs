@@ -22,8 +22,7 @@ fn policy(preset: &Preset) -> Policy {
     let file = folder.path().join("walden.toml");
     std::fs::write(&file, config::render_commented(&given).unwrap()).unwrap();
     let settings = config::load::<&str, &str>(Some(&file), []).unwrap();
-    let (base, dump) = (&settings.retention_base, &settings.retention_dump);
-    Policy::new(&settings.retention, base, dump, &settings.retention_schema)
+    Policy::new(&settings)
 }
 
 /// How often backups are made, in hours: base backups, dumps, dumps of the schema.

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::error::one_line;
+use crate::health::ScheduledJob;
 use crate::jobs::child::Launch;
 use crate::jobs::decide::Due;
 use crate::jobs::lease::Watch;
@@ -52,6 +53,21 @@ pub struct JobsSnapshot {
     /// Why they could not be looked at.
     pub failed: Option<String>,
     pub looked_at: Option<DateTime<Utc>>,
+}
+
+/// The jobs with a schedule, as they are judged.
+pub fn scheduled(jobs: &[JobStatus]) -> Vec<ScheduledJob> {
+    let scheduled = jobs.iter().filter(|job| job.cron.is_some());
+    let judged = scheduled.map(|job| ScheduledJob {
+        name: job.job.clone(),
+        failures: job.failures_in_a_row,
+        why: job.last.as_ref().and_then(|last| last.why.clone()),
+        is_running: job.running.is_some(),
+        ran: job.last.is_some(),
+        due_since: job.due_since,
+        stale_before: job.stale_before,
+    });
+    judged.collect()
 }
 
 /// A job, and what is known of it.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use super::context::open_storage;
+use super::jobs::look;
 use super::{Context, Exit, Format, print_json, print_text};
 use crate::postgres::check::{self, Check, CheckRequest, CheckStatus, overall};
 
@@ -52,6 +53,7 @@ pub fn run(file: Option<&Path>, format: Format, args: &Args) -> anyhow::Result<E
         Ok(context) => {
             let request = CheckRequest {
                 settings: &context.settings,
+                jobs: look(&context.settings),
                 storage: open_storage(&context.settings)?,
                 checks: args.checks.iter().copied().collect::<BTreeSet<_>>(),
                 probe: !args.no_probe,

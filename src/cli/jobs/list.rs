@@ -1,9 +1,8 @@
 use serde::Serialize;
 
 use super::super::{Context, Exit, Format, Table, print_json, print_text};
-use super::{kinds, runs_of};
+use super::{runs_of, statuses};
 use crate::health::{moment, words};
-use crate::jobs::lease::Watch;
 use crate::jobs::record::{RunRecord, RunState};
 use crate::jobs::status::JobStatus;
 
@@ -22,8 +21,8 @@ struct JobsOutput {
 /// Lists jobs or runs.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let cluster = context.cluster().await?;
-    let runs = runs_of(&context.settings, &cluster);
     if let Some(most) = args.runs {
+        let runs = runs_of(&context.settings, &cluster);
         let records = runs.history.newest(most as usize).await?;
         match context.format {
             Format::Json => print_json(&records)?,
@@ -31,10 +30,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         }
         return Ok(Exit::Success);
     }
-    let mut jobs = Vec::new();
-    for job in kinds::jobs(&context.settings)? {
-        jobs.push(runs.status(&job, &mut Watch::default()).await?);
-    }
+    let jobs = statuses(&context.settings, &cluster).await?;
     match context.format {
         Format::Json => print_json(&JobsOutput { jobs })?,
         Format::Table => print_text(&in_words(&jobs))?,

@@ -20,9 +20,13 @@ use crate::error::with_hint;
 use crate::jobs::Job;
 use crate::jobs::child::Launch;
 use crate::jobs::clock::MachineClock;
+use crate::jobs::lease::Watch;
 use crate::jobs::record::RetryPolicy;
 use crate::jobs::runs::Runs;
+use crate::jobs::status::JobStatus;
+use crate::postgres::check::LookAtJobs;
 use crate::postgres::cluster::Cluster;
+use crate::service::jobs::scheduled;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -71,6 +75,24 @@ pub fn runs_of(settings: &Settings, cluster: &Cluster) -> Runs {
         retry,
         [schedule.lease, schedule.history],
     )
+}
+
+/// How all jobs stand. Errors: one lacks a setting, or the store did not answer.
+pub async fn statuses(settings: &Settings, cluster: &Cluster) -> anyhow::Result<Vec<JobStatus>> {
+    let (runs, mut statuses) = (runs_of(settings, cluster), Vec::new());
+    for job in kinds::jobs(settings)? {
+        statuses.push(runs.status(&job, &mut Watch::default()).await?);
+    }
+    Ok(statuses)
+}
+
+/// The same for who judges them.
+pub fn look(settings: &Settings) -> LookAtJobs {
+    let settings = Arc::new(settings.clone());
+    Box::new(move |cluster| {
+        let settings = settings.clone();
+        Box::pin(async move { Ok(scheduled(&statuses(&settings, &cluster).await?)) })
+    })
 }
 
 /// How the children find the same settings.

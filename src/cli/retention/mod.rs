@@ -35,9 +35,7 @@ enum RetentionVerb {
 
 /// What the settings promise.
 fn policy(context: &Context) -> Policy {
-    let settings = &context.settings;
-    let (base, dump) = (&settings.retention_base, &settings.retention_dump);
-    Policy::new(&settings.retention, base, dump, &settings.retention_schema)
+    Policy::new(&context.settings)
 }
 
 /// Runs the verb.

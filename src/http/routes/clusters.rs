@@ -35,16 +35,15 @@ pub async fn cluster(
 ) -> Result<Json<Dated<ClusterState>>, Problem> {
     let (read, known) = app.read()?;
     let seen = app.status.borrow().clone();
-    let health = read.health(
-        &app.limits,
-        seen.as_ref().map(|seen| &seen.status),
-        Utc::now(),
-    );
+    let health = app.health(&read, seen.as_ref().map(|seen| &seen.status), Utc::now());
+    let upkeep = app.upkeep();
     let state = ClusterState {
         cluster: (&app.cluster).into(),
         restorable: read.windows.as_ref().into(),
         gaps: read.gaps.len() as u64,
         last_backup: read.facts.backups.last().map(Into::into),
+        dumps: upkeep.dumps.iter().map(Into::into).collect(),
+        disk: upkeep.disk.map(Into::into),
         rpo: (&health).into(),
         health: (&health).into(),
         archiving: seen.as_ref().map(Into::into),

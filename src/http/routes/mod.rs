@@ -6,6 +6,7 @@
 pub mod clusters;
 pub mod events;
 pub mod jobs;
+pub mod retention;
 pub mod service;
 pub mod target;
 pub mod wal;
@@ -63,6 +64,7 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(clusters::archived))
         .routes(routes!(clusters::timelines))
         .routes(routes!(jobs::jobs))
+        .routes(routes!(retention::retention_plan))
         .routes(routes!(target::recovery_target))
         .routes(routes!(events::events))
         .routes(routes!(wal::file))

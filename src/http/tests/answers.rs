@@ -482,7 +482,7 @@ async fn the_document_describes_every_route_and_its_problems() {
     let door = Door::with(TOKEN, &[]).await;
     let document = door.get("/v1/openapi.json").await.json();
     let paths = document["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 12, "{:?}", paths.keys());
+    assert_eq!(paths.len(), 13, "{:?}", paths.keys());
     let plan = &document["components"]["schemas"]["Plan"];
     assert_eq!(
         plan["properties"]["wal_end"]["$ref"], "#/components/schemas/SegmentName",
@@ -516,4 +516,30 @@ async fn the_document_describes_every_route_and_its_problems() {
             answer.status
         );
     }
+}
+
+#[tokio::test]
+async fn a_plan_of_retention_is_made_when_it_is_asked_for_and_told_for_a_while() {
+    let door = Door::with("", &ARCHIVED).await;
+    let path = "/v1/clusters/main/retention-plan";
+    let first = door.get(path).await;
+    first.is_problem(503, "not-read-yet");
+    let mut answer = first;
+    for _ in 0..1000 {
+        answer = door.get(path).await;
+        if answer.status == StatusCode::OK {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let plan = answer.json();
+    assert_eq!(
+        (
+            plan["deletes"].as_bool(),
+            plan["wal"].as_array().map(Vec::is_empty)
+        ),
+        (Some(false), Some(false)),
+        "{plan}"
+    );
+    assert_eq!(door.get(path).await.json(), plan);
 }

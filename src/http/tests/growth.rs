@@ -203,7 +203,7 @@ impl Service {
             cluster.clone(),
             index.clone(),
             handle,
-            interval,
+            (interval, None),
             Durations::default(),
         );
         Self {

@@ -95,6 +95,8 @@ pub fn options(folder: &std::path::Path, token: &str) -> HttpOptions {
         spool: folder.join("http"),
         wal_memory: 8 << 20,
         limits: crate::config::testing::health_limits(),
+        folder: None,
+        retention: crate::retention::Policy::new(&crate::config::testing::defaults()),
     }
 }
 
@@ -189,9 +191,11 @@ impl Door {
             queue_time: Duration::from_secs(20),
             prefetch: 2,
         };
-        let (app, reader, watcher, http_owner) = parts(options(wal.0.path(), token), service);
+        let (app, reader, watcher, http_owner, plans_owner) =
+            parts(options(wal.0.path(), token), service);
         let stopping = watch::Sender::new(false);
         tasks.spawn(http_owner.run());
+        tasks.spawn(plans_owner.run(stopping.subscribe()));
         tasks.spawn(watcher.run(stopping.subscribe()));
         let app = Arc::new(app);
         let router = routes::router(app.clone());

@@ -12,6 +12,7 @@ use super::cards::{cards, notices};
 use super::line::{self, Line};
 use super::query::PageQuery;
 use super::signs::Content;
+use super::upkeep::{self, DumpView};
 use super::view::{
     BackupView, Choose, EventsView, Page, PlanView, RefusedView, TargetOutcome, ranges,
 };
@@ -94,6 +95,7 @@ fn compose(app: &App, gathered: Gathered) -> Page {
     let line = Line::draw(&content, &span.unwrap_or(all), &all);
     let seen = app.status.borrow().clone();
     let status = seen.as_ref().map(|seen| &seen.status);
+    let (upkeep, jobs) = (app.upkeep(), app.jobs.borrow().clone());
     Page {
         cluster: app.cluster.name.to_string(),
         versions: newest_version(app),
@@ -109,10 +111,12 @@ fn compose(app: &App, gathered: Gathered) -> Page {
         cards: cards(
             &read.facts,
             &read.windows,
-            &read.health(&app.limits, status, now),
+            &app.health(&read, status, now),
             status,
             now,
         ),
+        upkeep_cards: upkeep::cards(&upkeep, &jobs, &app.limits, now),
+        dumps: upkeep.dumps.iter().map(DumpView::from).collect(),
         choose: Choose::new(
             &query,
             line.lanes.iter().map(|lane| lane.timeline).collect(),
@@ -121,16 +125,16 @@ fn compose(app: &App, gathered: Gathered) -> Page {
         outcome,
         events: EventsView::new(&events, &query, problem),
         ranges: ranges(&read.windows),
-        unknown_timelines: read
-            .windows
-            .unknown
-            .iter()
-            .map(|unknown| unknown.why.clone())
-            .collect(),
+        unknown_timelines: unknown_timelines(&read),
         backups: backups(&read, &query),
         not_backups: not_backups(&read),
-        jobs: (&*app.jobs.borrow()).into(),
+        jobs: (&jobs).into(),
     }
+}
+
+fn unknown_timelines(read: &FactsSnapshot) -> Vec<String> {
+    let unknown = read.windows.unknown.iter();
+    unknown.map(|unknown| unknown.why.clone()).collect()
 }
 
 fn newest_version(app: &App) -> String {

@@ -102,6 +102,8 @@ mod tests {
             cron: Some("0 2 * * 0".into()),
             time_zone: Some("UTC".into()),
             next: None,
+            due_since: None,
+            stale_before: None,
             running: None,
             last: Some((&failed).into()),
             last_success: None,

@@ -11,6 +11,7 @@ mod sessions;
 mod signs;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod view;
 mod words;
 

@@ -8,6 +8,7 @@ use super::jobs::JobsView;
 use super::line::Line;
 use super::query::{BY, PageQuery};
 use super::signs;
+use super::upkeep::DumpView;
 use super::words::{When, between, bytes, count, duration};
 use crate::postgres::catalog::{
     BackupDescription, EventKind, FoundEvent, Nearest, OtherTimeline, PathStep, RecoveryPlan,
@@ -28,6 +29,8 @@ pub struct Page {
     pub read_at: When,
     pub notices: Vec<String>,
     pub cards: Vec<Card>,
+    /// Below them.
+    pub upkeep_cards: Vec<Card>,
     pub line: Line,
     pub choose: Choose,
     pub outcome: Option<TargetOutcome>,
@@ -38,6 +41,8 @@ pub struct Page {
     pub backups: Vec<BackupView>,
     /// Names, and why they cannot be used.
     pub not_backups: Vec<(String, String)>,
+    /// The newest of each database.
+    pub dumps: Vec<DumpView>,
     pub jobs: JobsView,
 }
 

@@ -18,6 +18,7 @@ mod space;
 mod store;
 #[cfg(test)]
 mod testing;
+mod upkeep;
 mod verdict;
 
 use std::collections::BTreeSet;
@@ -42,19 +43,22 @@ use crate::storage::{Storage, until};
 pub use archiver::archived_before;
 pub use configuration::unreadable as unreadable_configuration;
 pub use location::{ServerFolder, ServerFolders, refuse_inside};
+pub use space::disk_use;
 pub use store::refuse_unsafe;
+pub use upkeep::{LookAtJobs, upkeep};
 pub use verdict::{Check, CheckError, CheckStatus, Verdict, overall};
 
 use archiver::Archiver;
 use verdict::chosen;
 
 /// What to check, and how.
-#[derive(Debug)]
 pub struct CheckRequest<'a> {
     pub settings: &'a Settings,
     pub storage: Arc<dyn Storage>,
     /// Empty: all of them.
     pub checks: BTreeSet<Check>,
+    /// How the scheduled jobs stand.
+    pub jobs: LookAtJobs,
     /// Whether to switch WAL for [`Check::EndToEnd`].
     pub probe: bool,
     /// The longest wait for the store, for the server, and for the archiver.
@@ -120,6 +124,7 @@ pub async fn run(request: &CheckRequest<'_>) -> Vec<Verdict> {
     let wanted = [
         store::CHECKS,
         recovery::CHECKS,
+        upkeep::CHECKS,
         &[
             Check::Lifecycle,
             Check::Space,
@@ -154,6 +159,9 @@ pub async fn run(request: &CheckRequest<'_>) -> Vec<Verdict> {
     }
     if request.wants(&[Check::Service]) {
         verdicts.push(hook::check_service(request, user).await);
+    }
+    if request.wants(upkeep::CHECKS) {
+        verdicts.extend(upkeep::check(request, repository.clone()).await);
     }
     if request.wants(recovery::CHECKS) {
         // Last: what was just archived counts.

@@ -84,26 +84,8 @@ fn unknown(error: &CheckError) -> Vec<Verdict> {
     CHECKS.iter().map(told).collect()
 }
 
-/// What is not good, the worst first; else that it is.
 fn decide(check: Check, health: &Health, about: Subject, good: String) -> Verdict {
-    let Some(worst) = health.about(about).next() else {
-        return check.ok(good);
-    };
-    let status = match worst.level {
-        Level::Good => CheckStatus::Ok,
-        Level::Warning => CheckStatus::Warning,
-        Level::Unknown => CheckStatus::Unknown,
-        Level::Critical => CheckStatus::Critical,
-    };
-    let all: Vec<&str> = health
-        .about(about)
-        .map(|reason| reason.what.as_str())
-        .collect();
-    Verdict {
-        status,
-        ..check.ok(all.join("; "))
-    }
-    .hint(&*worst.next)
+    check.judged(&health.about(about).collect::<Vec<_>>(), good)
 }
 
 fn backup(kept: &Overview, health: &Health) -> Verdict {

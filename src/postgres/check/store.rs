@@ -460,6 +460,7 @@ mod tests {
         let request = CheckRequest {
             settings: &settings,
             storage,
+            jobs: Box::new(|_| Box::pin(async { Ok(Vec::new()) })),
             checks,
             probe: true,
             timeout,

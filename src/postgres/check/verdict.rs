@@ -1,10 +1,12 @@
 //! What checks are called and what they answer.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use serde::{Serialize, Serializer};
 
 use crate::error::{hints, one_line};
+use crate::health::{HealthReason, Level};
 
 /// A check; in the order in which they are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +35,8 @@ pub enum Check {
     Service,
     EndToEnd,
     Archiver,
+    Dump,
+    Jobs,
     Backup,
     Recovery,
     Rpo,
@@ -162,6 +166,16 @@ impl Check {
             "Does the server's archiver keep up?",
         ),
         (
+            Self::Dump,
+            "dump",
+            "Are logical dumps taken as often as is scheduled?",
+        ),
+        (
+            Self::Jobs,
+            "jobs",
+            "Does what is scheduled run, and succeed?",
+        ),
+        (
             Self::Backup,
             "backup",
             "Is there a base backup that can be used, and is it new?",
@@ -204,6 +218,23 @@ impl Check {
 
     pub(super) fn skipped(self, message: impl Into<String>) -> Verdict {
         self.verdict(CheckStatus::Skipped, message)
+    }
+
+    /// By the rules: what is not good, the worst first; else that it is good.
+    pub(super) fn judged(self, reasons: &[&HealthReason], good: String) -> Verdict {
+        let mut reasons = reasons.to_vec();
+        reasons.sort_by_key(|reason| Reverse(reason.level));
+        let Some(worst) = reasons.first() else {
+            return self.ok(good);
+        };
+        let status = match worst.level {
+            Level::Good => CheckStatus::Ok,
+            Level::Warning => CheckStatus::Warning,
+            Level::Unknown => CheckStatus::Unknown,
+            Level::Critical => CheckStatus::Critical,
+        };
+        let all: Vec<&str> = reasons.iter().map(|reason| reason.what.as_str()).collect();
+        self.verdict(status, all.join("; ")).hint(&*worst.next)
     }
 
     /// Cannot be decided because another check failed.

@@ -8,6 +8,7 @@ use crate::postgres::dump::digest::Hex;
 use crate::postgres::dump::manifest::{
     DatabaseFacts, DumpOptions, Snapshot, StoredObject, TableEntry, read_tables,
 };
+use crate::postgres::dump::newest::NewestDumps;
 use crate::postgres::layout::{DumpFormat, DumpName};
 use crate::postgres::types::Lsn;
 use crate::repo::Repository;
@@ -188,4 +189,49 @@ async fn the_manifest_of_another_dump_is_damaged() {
     let _ = cluster.repository.put_sealed(&key, &sealed).await.unwrap();
     let error = manifest::read(&cluster, &other).await.unwrap_err();
     assert!(matches!(error, ObjectError::Damaged { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn the_newest_of_each_database_is_known_as_soon_as_it_is_complete_and_can_be_read() {
+    let cluster = cluster().await;
+    let mut newest = NewestDumps::new(&cluster);
+    let mut told = async |expected: &[&DumpId]| {
+        let told = newest.refresh(&cluster).await.unwrap();
+        let ids: Vec<_> = told.iter().map(|dump| dump.id.clone()).collect();
+        let expected: Vec<_> = expected.iter().map(|id| id.to_string()).collect();
+        assert_eq!(ids, expected);
+        told
+    };
+    told(&[]).await;
+    let (odd, first) = (
+        id("a/b", "14:00:00", DumpKind::Full),
+        id("shop", "14:00:00", DumpKind::Full),
+    );
+    complete(&cluster, &odd).await;
+    complete(&cluster, &first).await;
+    let of_shop = told(&[&odd, &first]).await.pop().unwrap();
+    let facts = (
+        &*of_shop.database,
+        of_shop.kind,
+        of_shop.time,
+        of_shop.bytes,
+    );
+    assert_eq!(facts, ("shop", DumpKind::Full, first.time(), 7));
+    let begun = id("shop", "14:30:00", DumpKind::Full);
+    put(&cluster, &cluster.layout.dump(&begun, &DumpObject::Started)).await;
+    let damaged = id("shop", "14:40:00", DumpKind::Full);
+    let manifest = cluster.layout.dump(&damaged, &DumpObject::Manifest);
+    put(&cluster, &manifest).await;
+    told(&[&odd, &first]).await;
+    let (second, schema) = (
+        id("shop", "15:00:00", DumpKind::Full),
+        id("shop", "15:00:00", DumpKind::Schema),
+    );
+    complete(&cluster, &second).await;
+    complete(&cluster, &schema).await;
+    told(&[&odd, &second, &schema]).await;
+    let gone = cluster.layout.dump(&second, &DumpObject::Manifest);
+    let storage = cluster.repository.storage();
+    storage.delete(&gone).await.unwrap();
+    told(&[&odd, &first, &schema]).await;
 }

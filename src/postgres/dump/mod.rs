@@ -15,6 +15,7 @@ pub mod latest;
 pub mod list;
 pub mod manifest;
 pub mod messages;
+pub mod newest;
 mod one;
 mod output;
 pub mod programs;

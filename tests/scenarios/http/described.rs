@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::{TOKEN, registered};
+use super::{TOKEN, curl, registered};
 use crate::harness::{Scratch, say_skipped, wait_until};
 use crate::restore::take_backup;
 
@@ -25,10 +25,15 @@ fn answers_are_as_the_description_says() {
     let service = walden.serve();
     cluster.open_ledger();
     take_backup(&walden);
+    walden.ok(["dump", "take", "--database", "postgres"]);
     cluster.burst(2, 10);
     cluster.archive_now();
     wait_until("the service has read the backup", || {
         port.json("/v1/clusters/main")["last_backup"].is_object()
+    });
+    wait_until("a plan of retention is made", || {
+        let path = "/v1/clusters/main/retention-plan";
+        curl(&port.url(), path, Some(TOKEN), &[]).0 == 200
     });
     // Random names of WAL files may be such as were lost.
     walden.expect_log("is missing");

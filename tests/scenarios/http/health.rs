@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{Port, TOKEN, curl};
-use crate::harness::{Cluster, Major, Scratch, Walden, wait_until};
+use crate::harness::{Cluster, Major, Scratch, Walden, clock_ahead, finish, wait_until};
 use crate::restore::{register, take_backup};
 
 struct Watched {
@@ -18,14 +18,16 @@ struct Watched {
     walden: Walden,
 }
 
-/// A cluster with one backup; the service asks it every second.
+/// A cluster that the service asks every second. Hourly dumps are others' to run.
 fn watched() -> Watched {
     let scratch = Scratch::new("health");
     let port = Port::new(&scratch);
     let mut cluster = Cluster::builder(Major::with_clients())
         .segment_mib(1)
         .start(&scratch);
-    let settings = port.settings(&scratch) + "catalog.names_interval = \"1s\"\n";
+    let settings = port.settings(&scratch)
+        + "catalog.names_interval = \"1s\"\nhealth.disk_used = 100\nschedule.dump = \"0 * * * *\"\n\
+           schedule.in_service = false\n";
     let walden = Walden::with(&scratch, &cluster, &settings);
     register(&mut cluster, &walden);
     cluster.sql("create table t(a int)");
@@ -57,10 +59,20 @@ impl Watched {
 
     /// The checks of what is archived, by name, and the exit code.
     fn check(&self) -> (Value, Option<i32>) {
-        let output = self.walden.run([
-            "--format", "json", "check", "--check", "backup", "--check", "recovery", "--check",
-            "rpo",
-        ]);
+        self.checked(&["backup", "recovery", "rpo"], [])
+    }
+
+    fn checked(
+        &self,
+        names: &[&str],
+        variables: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> (Value, Option<i32>) {
+        let names = names.iter().flat_map(|name| ["--check", name]);
+        let line: Vec<&str> = ["--format", "json", "check"]
+            .into_iter()
+            .chain(names)
+            .collect();
+        let output = finish(self.walden.command(line).envs(variables));
         let said: Value = serde_json::from_str(&output.stdout).expect("a document");
         let checks = said["checks"].as_array().expect("checks").iter();
         (
@@ -74,6 +86,50 @@ impl Watched {
                 .collect(),
             output.code,
         )
+    }
+
+    /// The service is asked anew, and with everybody else tells of these broken rules alone.
+    #[track_caller]
+    fn all_tell(&self, rules: &[&str]) {
+        let service = self.walden.serve();
+        wait_until("the service has looked at the jobs", || {
+            let metrics = curl(&self.port.url(), "/metrics", Some(TOKEN), &[]).1;
+            metrics.contains("walden_job_failures_in_a_row{")
+                && metrics.contains("walden_health_rule{")
+        });
+        let (api, status) = (self.api(), self.walden.json(["status"]));
+        let checks = self.checked(&["dump", "jobs"], []).0.to_string();
+        for problems in [&api["health"]["problems"], &status["health"]["problems"]] {
+            let problems = problems.as_array().expect("problems").iter();
+            let about = problems.filter(|problem| {
+                ["dump", "jobs"]
+                    .iter()
+                    .any(|about| problem["about"] == *about)
+            });
+            let mut told: Vec<&str> = about
+                .map(|one| {
+                    let (what, next) = (one["what"].to_string(), one["next"].to_string());
+                    assert!(checks.contains(what.trim_matches('"')), "{what} {checks}");
+                    assert!(next.contains("walden jobs"), "{next}");
+                    one["rule"].as_str().expect("a rule")
+                })
+                .collect();
+            told.sort_unstable();
+            assert_eq!(told, rules, "{api:#}");
+        }
+        for rule in [
+            "DumpOld",
+            "JobFailed",
+            "JobFailsAgain",
+            "JobOverdue",
+            "NoDump",
+        ] {
+            let shown = self.metric(&format!(
+                "walden_health_rule{{cluster=\"main\",rule=\"{rule}\"}}"
+            ));
+            assert_eq!(shown != "0", rules.contains(&rule), "{rule} {shown}");
+        }
+        service.stop();
     }
 
     /// Everybody says this, and names the part in their reasons.
@@ -291,5 +347,77 @@ fn backups_that_cannot_be_used_are_told_and_without_any_nothing_is_good() {
     let api = watched.api();
     assert_eq!(api["rpo"]["level"], "critical", "{api:#}");
     assert!(api["rpo"]["protected_until"].is_null(), "{api:#}");
+    service.stop();
+}
+
+#[test]
+fn dumps_jobs_and_the_disk_are_told_everywhere() {
+    let watched = watched();
+    let (walden, port) = (&watched.walden, &watched.port);
+    let no_server = ("WALDEN_POSTGRESQL__DSN", "host=/nowhere");
+    let failing = finish(walden.command(["jobs", "run", "dump"]).envs([no_server]));
+    assert_eq!(failing.code, Some(1), "{failing:?}");
+    watched.all_tell(&["JobFailed", "NoDump"]);
+    walden.ok(["jobs", "run", "dump"]);
+    watched.all_tell(&[]);
+
+    let service = walden.serve();
+    wait_until("the service has looked at the jobs", || {
+        let jobs = port.json("/v1/clusters/main/jobs")["jobs"].clone();
+        let jobs = jobs.as_array().expect("jobs");
+        jobs.iter()
+            .any(|job| job["job"] == "dump" && job["last_success"].is_object())
+    });
+    let api = watched.api();
+    let dump = api["dumps"].as_array().expect("dumps").iter();
+    let dump = dump.clone().find(|dump| dump["database"] == "postgres");
+    let dump = dump.unwrap_or_else(|| panic!("{api:#}"));
+    let size = dump["bytes"].as_f64().expect("a size");
+    let listed = walden.json(["dump", "list"]).to_string();
+    assert!(
+        size > 0.0 && listed.contains(dump["id"].as_str().expect("an id")),
+        "{listed}"
+    );
+    let of = |name: &str, labels: &str| {
+        watched.metric(&format!("walden_{name}{{cluster=\"main\"{labels}}}"))
+    };
+    let labels = ",database=\"postgres\",kind=\"full\"";
+    assert_eq!(of("dump_last_bytes", labels).parse(), Ok(size));
+    for name in ["job_next_run", "job_last_run", "job_last_success"] {
+        let seconds = of(&format!("{name}_timestamp_seconds"), ",job=\"dump\"");
+        assert!(
+            seconds.parse::<f64>().is_ok_and(|seconds| seconds > 1e9),
+            "{name} {seconds}"
+        );
+    }
+    let disk = &api["disk"];
+    assert!(
+        disk["percent"]
+            .as_u64()
+            .is_some_and(|percent| percent <= 100),
+        "{disk}"
+    );
+    let free: f64 = of("repository_disk_free_bytes", "")
+        .parse()
+        .expect("a number");
+    assert!(
+        free > 0.0 && free < 2.0 * disk["free_bytes"].as_f64().expect("a number"),
+        "{disk}"
+    );
+    let full = [("WALDEN_HEALTH__DISK_USED", "1".to_string())];
+    let (checks, code) = watched.checked(&["space"], full);
+    let is_told = disk["percent"].as_u64() > Some(1);
+    assert_eq!(code != Some(0), is_told, "{checks:#}");
+
+    // Four hours later nobody has run the job.
+    let late = watched.checked(&["dump", "jobs"], clock_ahead(4 * 3600)).0;
+    for (check, part) in [
+        ("dump", "the newest dump of job dump is 4 h old"),
+        ("jobs", "job dump is due since"),
+    ] {
+        assert_eq!(late[check]["status"], "warning", "{late:#}");
+        let message = late[check]["message"].as_str().expect("a message");
+        assert!(message.starts_with(part), "{message}");
+    }
     service.stop();
 }

@@ -36,7 +36,8 @@ impl Told {
         let mut cluster = Cluster::builder(Major::with_clients())
             .segment_mib(1)
             .start(&scratch);
-        let settings = port.settings(&scratch) + "catalog.names_interval = \"1s\"\n";
+        let settings = port.settings(&scratch)
+            + "catalog.names_interval = \"1s\"\nschedule.dump = \"0 * * * *\"\nschedule.in_service = false\n";
         let walden = Walden::with(&scratch, &cluster, &settings);
         register(&mut cluster, &walden);
         (
@@ -62,6 +63,7 @@ impl Told {
             cluster.sql(&format!("create table {}(id int)", quoted(name)));
         }
         take_backup(&self.walden);
+        self.walden.ok(["dump", "take", "--database", "postgres"]);
         names_are_recorded(&self.walden);
         cluster.burst(2, 10);
         cluster.sql("drop table sales.orders");
@@ -170,6 +172,13 @@ fn the_page_leads_from_an_accident_to_the_command_that_undoes_it() {
         browser.text("#events time + .local")
     );
     browser.picture("1280-light");
+    for (part, text) in [
+        ("#state", "Last dump"),
+        ("#state", "1 job scheduled"),
+        ("#dumps", "postgres/postgres_"),
+    ] {
+        assert!(browser.text(part).contains(text), "{}", browser.text(part));
+    }
 
     let dropped = told.event("drop", "orders");
     browser.click(&format!("[data-event='{dropped}']"));

@@ -1,0 +1,361 @@
+//! Judges what is done again and again beside archiving: dumps, jobs, and the room for them.
+
+use std::cmp::Reverse;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{Health, HealthReason, Rule, moment, words};
+use crate::config::Health as Limits;
+use crate::postgres::layout::DumpKind;
+
+/// So late a job may begin.
+const LATE: TimeDelta = TimeDelta::hours(1);
+/// Jobs wait for each other.
+const LATE_BESIDE_OTHERS: TimeDelta = TimeDelta::days(1);
+/// So often in a row a job may not fail.
+const FAILURES: u32 = 3;
+/// Percent of a file system's blocks: above, a dump or a backup may find no room.
+const DISK_FULL: u64 = 95;
+/// The jobs that make dumps.
+const DUMPS: [(&str, DumpKind); 2] = [("dump", DumpKind::Full), ("schema-dump", DumpKind::Schema)];
+
+/// The newest complete dump of all tables of a database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewestDump {
+    /// Its name in lists.
+    pub id: String,
+    pub database: String,
+    pub kind: DumpKind,
+    /// Of its snapshot.
+    pub time: DateTime<Utc>,
+    /// Bytes of the dump itself.
+    pub bytes: u64,
+}
+
+/// A job that has a schedule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScheduledJob {
+    pub name: String,
+    /// Runs in a row.
+    pub failures: u32,
+    /// Why the last run failed.
+    pub why: Option<String>,
+    pub is_running: bool,
+    /// A run has ended, however.
+    pub ran: bool,
+    /// The first moment that nobody ran for.
+    pub due_since: Option<DateTime<Utc>>,
+    /// What it made earlier is out of date.
+    pub stale_before: Option<DateTime<Utc>>,
+}
+
+/// How full a file system is, as df counts: what only root may use is neither.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskUse {
+    pub used_bytes: u64,
+    pub free_bytes: u64,
+}
+
+impl DiskUse {
+    /// Rounded up.
+    pub fn percent(&self) -> u64 {
+        let used = u128::from(self.used_bytes);
+        let all = (used + u128::from(self.free_bytes)).max(1);
+        u64::try_from((used * 100).div_ceil(all)).unwrap_or(100)
+    }
+
+    /// What is not good about it.
+    pub fn judge(&self, limits: &Limits) -> Option<HealthReason> {
+        let limit = limits.disk_used;
+        let rule = match self.percent() {
+            percent if percent > limit.max(DISK_FULL) => Rule::DiskFull,
+            percent if percent > limit => Rule::DiskUsed,
+            _ => return None,
+        };
+        Some(HealthReason::new(
+            rule,
+            format!("{self}; health.disk_used is {limit} %"),
+            "make room: a larger disk, or a shorter `[retention]`",
+        ))
+    }
+}
+
+impl std::fmt::Display for DiskUse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (percent, free) = (self.percent(), self.free_bytes >> 20);
+        write!(
+            f,
+            "the repository's file system is {percent} % full, {free} MiB are free"
+        )
+    }
+}
+
+/// What is done beside archiving.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Upkeep {
+    /// One for each database and kind.
+    pub dumps: Vec<NewestDump>,
+    pub jobs: Vec<ScheduledJob>,
+    /// Why how the jobs stand is not known.
+    pub jobs_unknown: Option<String>,
+    /// `None`: the repository is in a bucket.
+    pub disk: Option<DiskUse>,
+}
+
+impl Upkeep {
+    /// The newest dump of a kind, whatever the database.
+    pub fn newest(&self, kind: DumpKind) -> Option<&NewestDump> {
+        let of_kind = self.dumps.iter().filter(|dump| dump.kind == kind);
+        of_kind.max_by_key(|dump| dump.time)
+    }
+
+    /// What is not good.
+    pub fn judge(&self, limits: &Limits, now: DateTime<Utc>) -> Vec<HealthReason> {
+        let unknown = self.jobs_unknown.iter().map(|why| {
+            HealthReason::new(
+                Rule::JobsUnknown,
+                format!("how the jobs stand is not known: {why}"),
+                "`walden jobs list` tells more",
+            )
+        });
+        let jobs = self.jobs.iter();
+        let jobs = jobs.flat_map(|job| failed(job).into_iter().chain(self.overdue(job, now)));
+        let dumps = DUMPS
+            .iter()
+            .filter_map(|(job, kind)| self.dump(job, *kind, now));
+        let disk = self.disk.and_then(|disk| disk.judge(limits));
+        unknown.chain(jobs).chain(dumps).chain(disk).collect()
+    }
+
+    /// Of all databases: one that was dropped is dumped no more, and one that cannot be dumped fails the job.
+    fn dump(&self, job: &str, kind: DumpKind, now: DateTime<Utc>) -> Option<HealthReason> {
+        let job = self.jobs.iter().find(|one| one.name == job && one.ran)?;
+        let (name, stale_before) = (&job.name, job.stale_before?);
+        let (rule, what) = match self.newest(kind) {
+            Some(newest) if newest.time >= stale_before => return None,
+            Some(newest) => {
+                let (id, age) = (&newest.id, words(now - newest.time));
+                let what = format!("the newest dump of job {name} is {age} old: \"{id}\"");
+                (Rule::DumpOld, what)
+            }
+            None => {
+                let what = format!("job {name} ran, and there is no complete dump");
+                (Rule::NoDump, what)
+            }
+        };
+        let next =
+            format!("find out why with `walden jobs list --runs`, then `walden jobs run {name}`");
+        Some(HealthReason::new(rule, what, next))
+    }
+
+    fn overdue(&self, job: &ScheduledJob, now: DateTime<Utc>) -> Option<HealthReason> {
+        let late = match self.jobs.iter().any(|other| other.is_running) {
+            true => LATE_BESIDE_OTHERS,
+            false => LATE,
+        };
+        let (name, since) = (
+            &job.name,
+            job.due_since.filter(|since| now - *since > late)?,
+        );
+        let what = format!(
+            "job {name} is due since {}, and nobody runs it",
+            moment(since)
+        );
+        let next = "let `walden serve` run, or cron do it: `walden schedule install`";
+        Some(HealthReason::new(Rule::JobOverdue, what, next))
+    }
+}
+
+fn failed(job: &ScheduledJob) -> Option<HealthReason> {
+    let why = job.why.as_deref().and_then(|why| why.lines().next());
+    let (name, why) = (&job.name, why.unwrap_or("why is not known"));
+    let (rule, what) = match job.failures {
+        0 => return None,
+        1 => (Rule::JobFailed, format!("job {name} failed: {why}")),
+        times => {
+            let rule = match times {
+                FAILURES.. => Rule::JobFailsAgain,
+                _ => Rule::JobFailed,
+            };
+            (
+                rule,
+                format!("job {name} failed {times} times in a row: {why}"),
+            )
+        }
+    };
+    let next =
+        format!("look with `walden jobs list --runs`, mend it, then `walden jobs run {name}`");
+    Some(HealthReason::new(rule, what, next))
+}
+
+impl Health {
+    /// Together with what is done beside archiving.
+    pub fn with(mut self, upkeep: &Upkeep, limits: &Limits, now: DateTime<Utc>) -> Self {
+        self.reasons.extend(upkeep.judge(limits, now));
+        self.reasons.sort_by_key(|reason| Reverse(reason.level));
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::testing::health_limits;
+
+    fn at(minutes: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::minutes(minutes)
+    }
+
+    fn job(name: &str) -> ScheduledJob {
+        ScheduledJob {
+            name: name.into(),
+            failures: 0,
+            why: None,
+            is_running: false,
+            ran: true,
+            due_since: None,
+            stale_before: Some(at(600)),
+        }
+    }
+
+    fn dump(database: &str, kind: DumpKind, minutes: i64) -> NewestDump {
+        NewestDump {
+            id: format!("{database}/{minutes}"),
+            database: database.into(),
+            kind,
+            time: at(minutes),
+            bytes: 7,
+        }
+    }
+
+    fn rules(upkeep: &Upkeep) -> Vec<Rule> {
+        let reasons = upkeep.judge(&health_limits(), at(720));
+        reasons.iter().map(|reason| reason.rule).collect()
+    }
+
+    #[test]
+    fn a_dump_is_judged_by_the_schedule_of_its_kind_alone() {
+        let judged = |jobs: &[ScheduledJob], dumps: &[NewestDump]| {
+            rules(&Upkeep {
+                jobs: jobs.to_vec(),
+                dumps: dumps.to_vec(),
+                ..Upkeep::default()
+            })
+        };
+        let (full, schema) = (DumpKind::Full, DumpKind::Schema);
+        let old = [dump("shop", full, 599)];
+        assert_eq!(judged(&[], &old), [], "nobody promised one");
+        assert_eq!(judged(&[job("dump")], &old), [Rule::DumpOld]);
+        assert_eq!(judged(&[job("dump")], &[dump("shop", full, 600)]), []);
+        let beside = dump("new", full, 700);
+        let [old] = old;
+        let dropped = [old.clone(), beside.clone()];
+        assert_eq!(judged(&[job("dump")], &dropped), [], "no longer dumped");
+        let schemas = [old, dump("shop", schema, 700)];
+        assert_eq!(judged(&[job("dump")], &schemas), [Rule::DumpOld]);
+        assert_eq!(judged(&[job("schema-dump")], &[beside]), [Rule::NoDump]);
+        let fresh = ScheduledJob {
+            ran: false,
+            ..job("dump")
+        };
+        assert_eq!(judged(&[fresh], &[]), [], "its first run is to come");
+    }
+
+    #[test]
+    fn a_job_that_fails_is_told_at_once_and_is_critical_the_third_time() {
+        let told = |failures| {
+            let failing = ScheduledJob {
+                failures,
+                why: Some("no space\nHINT: make some".into()),
+                ..job("verify")
+            };
+            let reasons = Upkeep {
+                jobs: vec![failing],
+                ..Upkeep::default()
+            }
+            .judge(&health_limits(), at(0));
+            reasons
+                .into_iter()
+                .map(|reason| (reason.rule, reason.what))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(told(0), []);
+        let once = "job verify failed: no space".to_string();
+        assert_eq!(told(1), [(Rule::JobFailed, once)]);
+        assert_eq!(told(2)[0].0, Rule::JobFailed);
+        let often = "job verify failed 3 times in a row: no space".to_string();
+        assert_eq!(told(3), [(Rule::JobFailsAgain, often)]);
+    }
+
+    #[test]
+    fn a_job_is_overdue_after_an_hour_and_beside_another_after_a_day() {
+        let since = |minutes| ScheduledJob {
+            due_since: Some(at(minutes)),
+            ..job("verify")
+        };
+        let judged = |jobs: &[ScheduledJob]| {
+            rules(&Upkeep {
+                jobs: jobs.to_vec(),
+                ..Upkeep::default()
+            })
+        };
+        assert_eq!(judged(&[since(660)]), []);
+        assert_eq!(judged(&[since(659)]), [Rule::JobOverdue]);
+        let running = ScheduledJob {
+            is_running: true,
+            ..job("backup")
+        };
+        assert_eq!(judged(&[since(0), running.clone()]), []);
+        assert_eq!(judged(&[since(-721), running]), [Rule::JobOverdue]);
+    }
+
+    #[test]
+    fn a_full_file_system_is_told_before_it_is_full() {
+        for (used, free, rule) in [
+            (80, 20, None),
+            (81, 19, Some(Rule::DiskUsed)),
+            (95, 5, Some(Rule::DiskUsed)),
+            (951, 49, Some(Rule::DiskFull)),
+            (0, 0, None),
+            (u64::MAX, 1, Some(Rule::DiskFull)),
+        ] {
+            let disk = DiskUse {
+                used_bytes: used,
+                free_bytes: free,
+            };
+            let told = disk.judge(&health_limits()).map(|reason| reason.rule);
+            assert_eq!(told, rule, "{used} {free}");
+            let limits = Limits {
+                disk_used: 100,
+                ..health_limits()
+            };
+            assert_eq!(disk.judge(&limits), None, "turned off");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_told_and_the_worst_comes_first() {
+        let unknown = Upkeep {
+            jobs_unknown: Some("no answer".into()),
+            jobs: vec![ScheduledJob {
+                failures: 1,
+                ..job("copy")
+            }],
+            disk: Some(DiskUse {
+                used_bytes: 99,
+                free_bytes: 1,
+            }),
+            ..Upkeep::default()
+        };
+        let health = Health {
+            protected: None,
+            loss: super::super::Loss::Unknown,
+            backup: None,
+            beyond: 0,
+            reasons: Vec::new(),
+        };
+        let health = health.with(&unknown, &health_limits(), at(0));
+        let order: Vec<Rule> = health.reasons.iter().map(|reason| reason.rule).collect();
+        assert_eq!(order, [Rule::DiskFull, Rule::JobsUnknown, Rule::JobFailed]);
+    }
+}

@@ -1,0 +1,110 @@
+//! The newest complete dump of each database, kept up to date at a cost that follows what is new.
+
+use std::collections::BTreeMap;
+
+use super::manifest;
+use crate::health::NewestDump;
+use crate::postgres::cluster::Cluster;
+use crate::postgres::layout::{DumpId, DumpKind, DumpObject, ObjectKind};
+use crate::repo::is_unusable;
+use crate::storage::{Key, Watched};
+
+/// What was seen of the dumps.
+#[derive(Debug)]
+pub struct NewestDumps {
+    databases: Watched,
+    /// By their folders.
+    dumps: BTreeMap<String, Watched>,
+    /// What was told last.
+    known: BTreeMap<DumpId, NewestDump>,
+}
+
+impl NewestDumps {
+    /// Nothing was seen yet.
+    pub fn new(cluster: &Cluster) -> Self {
+        Self {
+            databases: Watched::new(cluster.layout.dumps_folder()),
+            dumps: BTreeMap::new(),
+            known: BTreeMap::new(),
+        }
+    }
+
+    /// The newest of each database and kind that holds all tables and can be read. Errors: the store did not answer.
+    pub async fn refresh(&mut self, cluster: &Cluster) -> anyhow::Result<Vec<NewestDump>> {
+        let storage = cluster.repository.storage();
+        self.databases.poll(storage, &[], false).await?;
+        let folders = self.databases.names();
+        self.dumps.retain(|folder, _| folders.contains(folder));
+        for folder in folders.iter().filter(|folder| folder.ends_with('/')) {
+            let newest = self.known.keys();
+            let mut behind: Vec<String> = newest.map(|id| manifest_key(cluster, id)).collect();
+            behind.retain(|key| key.starts_with(folder.as_str()));
+            behind.sort_unstable();
+            let new = || Watched::new(folder.clone());
+            let dumps = self.dumps.entry(folder.clone()).or_insert_with(new);
+            dumps.poll(storage, &behind, false).await?;
+        }
+        let mut known = BTreeMap::new();
+        for dumps in self.by_kind(cluster).into_values() {
+            if let Some(newest) = self.first_readable(cluster, &dumps).await? {
+                known.insert(newest.0, newest.1);
+            }
+        }
+        self.known = known;
+        Ok(self.known.values().cloned().collect())
+    }
+
+    /// Complete dumps of all tables by database and kind, the newest first.
+    fn by_kind(&self, cluster: &Cluster) -> BTreeMap<(String, DumpKind), Vec<DumpId>> {
+        let names = self.dumps.values().flat_map(Watched::names);
+        let complete =
+            names.filter_map(|name| match cluster.layout.parse(&Key::new(name).ok()?)? {
+                ObjectKind::Dump(id, DumpObject::Manifest) if !id.name().is_partial() => Some(id),
+                _ => None,
+            });
+        let mut all = BTreeMap::<_, Vec<DumpId>>::new();
+        for id in complete {
+            let dumps = all.entry((id.database().to_string(), id.kind()));
+            dumps.or_default().push(id);
+        }
+        let sort = |dumps: &mut Vec<DumpId>| dumps.sort_by_key(|id| std::cmp::Reverse(id.time()));
+        all.values_mut().for_each(sort);
+        all
+    }
+
+    async fn first_readable(
+        &self,
+        cluster: &Cluster,
+        dumps: &[DumpId],
+    ) -> anyhow::Result<Option<(DumpId, NewestDump)>> {
+        for id in dumps {
+            if let Some(known) = self.known.get(id) {
+                return Ok(Some((id.clone(), known.clone())));
+            }
+            match manifest::read(cluster, id)
+                .await
+                .map_err(anyhow::Error::from)
+            {
+                Ok(Some(manifest)) => {
+                    let newest = NewestDump {
+                        id: id.to_string(),
+                        database: id.database().to_string(),
+                        kind: id.kind(),
+                        time: manifest.snapshot.time,
+                        bytes: manifest.size(),
+                    };
+                    return Ok(Some((id.clone(), newest)));
+                }
+                Err(error) if !is_unusable(&error) => return Err(error),
+                // It went, or cannot be restored.
+                _ => (),
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn manifest_key(cluster: &Cluster, id: &DumpId) -> String {
+    let key = cluster.layout.dump(id, &DumpObject::Manifest);
+    key.to_string()
+}
