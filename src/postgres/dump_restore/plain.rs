@@ -1,4 +1,5 @@
-//! What a plain dump, a script for psql, needs and does: read once from its first line to its last, before it is run.
+//! What a plain dump, a script for psql, needs and does: read once from its first byte to its last, before it is run. However
+//! long its lines are, little of them is held.
 
 use std::collections::BTreeSet;
 use std::io::BufRead;
@@ -6,8 +7,12 @@ use std::io::BufRead;
 use super::sql::{NamesRoles, Token, TokenKind, roles_in, tokens};
 use super::toc::major;
 
-/// Bytes of one line that are looked at: what names roles and extensions is shorter.
+/// Bytes of a statement that are looked at: what names roles and extensions stands before.
 const LONGEST: usize = 1 << 20;
+/// Bytes of a line that are looked at, or told.
+const LINE: usize = 1024;
+/// What the statements begin with that say something.
+const VERBS: [&str; 7] = ["alter", "copy", "create", "drop", "grant", "revoke", "set"];
 
 /// What a script says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,31 +29,45 @@ pub struct PlainDump {
     pub is_whole: bool,
 }
 
-/// Where the end of a line lies.
+/// Where the next byte lies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 enum Place {
     #[default]
     Code,
+    /// Behind `--`, up to the line's end.
+    Remark,
+    /// Behind a command of psql at a line's start, up to its end.
+    Command,
     Single {
         escapes: bool,
+        escaped: bool,
     },
     Double,
-    /// The tag with both of its dollars.
-    Dollars(Vec<u8>),
-    Comment(u32),
+    /// The tag with both of its dollars, and how many bytes of it were seen.
+    Dollars {
+        tag: Vec<u8>,
+        seen: usize,
+    },
+    Comment {
+        depth: u32,
+        last: u8,
+    },
     CopyData,
 }
 
 /// Reads a script to its end.
 pub fn scan(mut from: impl BufRead) -> std::io::Result<PlainDump> {
-    let mut scan = Scan::default();
-    let mut line = Vec::new();
+    let mut scan = Scan::new();
     loop {
-        line.clear();
-        if from.read_until(b'\n', &mut line)? == 0 {
+        let piece = from.fill_buf()?;
+        if piece.is_empty() {
+            scan.line_ends();
+            scan.statement_ends();
             return Ok(scan.found);
         }
-        scan.line(line.trim_ascii_end());
+        let read = piece.len();
+        scan.take(piece);
+        from.consume(read);
     }
 }
 
@@ -56,36 +75,90 @@ pub fn scan(mut from: impl BufRead) -> std::io::Result<PlainDump> {
 struct Scan {
     found: PlainDump,
     place: Place,
-    /// Whether a statement has begun and not ended.
-    within: bool,
+    /// The statement so far without comments; empty: none has begun.
+    statement: Vec<u8>,
+    line: Vec<u8>,
+    /// Whether the line began outside of statements.
+    is_fresh: bool,
+    /// Whether something on the line leads out.
+    leads_out: bool,
+    /// The last two bytes of code.
+    last: [u8; 2],
+    /// The tag of a text between dollars as far as it was read.
+    tag: Option<Vec<u8>>,
+    /// A COPY FROM stdin has ended: its data begin on the next line.
+    copies: bool,
 }
 
 impl Scan {
-    fn line(&mut self, line: &[u8]) {
-        if self.place == Place::CopyData {
-            if line == b"\\." {
-                self.place = Place::Code;
+    fn new() -> Self {
+        Self {
+            is_fresh: true,
+            ..Self::default()
+        }
+    }
+
+    fn take(&mut self, mut piece: &[u8]) {
+        while let Some(&byte) = piece.first() {
+            // Most bytes of a dump are data.
+            if self.place == Place::CopyData {
+                let end = piece.iter().position(|byte| *byte == b'\n');
+                let (data, rest) = piece.split_at(end.unwrap_or(piece.len()));
+                self.note(data);
+                piece = rest;
+                if piece.is_empty() {
+                    return;
+                }
+                self.line_ends();
+            } else if byte == b'\n' {
+                self.step(byte);
+                self.line_ends();
+            } else {
+                self.note(&[byte]);
+                self.step(byte);
             }
-            return;
+            piece = &piece[1..];
         }
-        let begins = self.place == Place::Code && !self.within;
-        if begins && line.starts_with(b"--") {
-            return self.comment(&String::from_utf8_lossy(line));
+    }
+
+    /// Keeps the beginning of a line.
+    fn note(&mut self, bytes: &[u8]) {
+        let room = LINE.saturating_sub(self.line.len());
+        self.line.extend(&bytes[..bytes.len().min(room)]);
+    }
+
+    /// Keeps the beginning of a statement.
+    fn say(&mut self, byte: u8) {
+        let begins = !self.statement.is_empty() || !byte.is_ascii_whitespace();
+        if begins && self.statement.len() < LONGEST {
+            self.statement.push(byte);
         }
-        if begins && line.starts_with(b"\\") {
-            let text = String::from_utf8_lossy(line);
-            if !["\\restrict ", "\\unrestrict "]
-                .iter()
-                .any(|allowed| text.starts_with(allowed))
-            {
-                self.found.leads_out.get_or_insert(text.into_owned());
+    }
+
+    fn line_ends(&mut self) {
+        let line = std::mem::take(&mut self.line);
+        let text = String::from_utf8_lossy(line.trim_ascii_end());
+        match self.place {
+            Place::CopyData if text == "\\." => self.place = Place::Code,
+            Place::Remark if self.is_fresh && self.statement.is_empty() => self.comment(&text),
+            Place::Command => {
+                let allowed = ["\\restrict ", "\\unrestrict "];
+                self.leads_out |= !allowed.iter().any(|allowed| text.starts_with(allowed));
             }
-            return;
+            _ => (),
         }
-        self.advance(line);
-        if begins && line.len() <= LONGEST {
-            self.statement(&String::from_utf8_lossy(line));
+        if std::mem::take(&mut self.leads_out) {
+            self.found.leads_out.get_or_insert(text.into_owned());
         }
+        if matches!(self.place, Place::Remark | Place::Command) {
+            self.place = Place::Code;
+        }
+        if std::mem::take(&mut self.copies) {
+            self.place = Place::CopyData;
+        }
+        self.is_fresh = self.place == Place::Code && self.statement.is_empty();
+        self.line = line;
+        self.line.clear();
     }
 
     fn comment(&mut self, text: &str) {
@@ -102,105 +175,128 @@ impl Scan {
         self.found.is_whole |= text == "-- PostgreSQL database dump complete";
     }
 
-    /// Follows quotes and comments to the end of a line.
-    fn advance(&mut self, line: &[u8]) {
-        let mut at = 0;
-        while let Some(&byte) = line.get(at) {
-            let rest = &line[at..];
-            at += match &mut self.place {
-                Place::CopyData => return,
-                Place::Code => match self.code(line, at) {
-                    Some(step) => step,
-                    None => return,
-                },
-                Place::Single { escapes } if byte == b'\\' && *escapes => 2,
-                // A doubled quote closes and opens again.
-                Place::Single { .. } if byte == b'\'' => self.closes(1),
-                Place::Double if byte == b'"' => self.closes(1),
-                Place::Dollars(tag) if rest.starts_with(tag) => {
-                    let length = tag.len();
-                    self.closes(length)
+    fn step(&mut self, byte: u8) {
+        let mut closes = false;
+        match &mut self.place {
+            Place::CopyData | Place::Remark | Place::Command => return,
+            Place::Code => return self.code(byte),
+            Place::Single { escaped, .. } if *escaped => *escaped = false,
+            Place::Single { escapes, escaped } if byte == b'\\' => *escaped = *escapes,
+            // A doubled quote closes and opens again.
+            Place::Single { .. } => closes = byte == b'\'',
+            Place::Double => closes = byte == b'"',
+            Place::Dollars { tag, seen } => {
+                *seen = match byte {
+                    byte if byte == tag[*seen] => *seen + 1,
+                    byte => usize::from(byte == b'$'),
+                };
+                closes = *seen == tag.len();
+            }
+            Place::Comment { depth, last } => {
+                let pair = [std::mem::replace(last, byte), byte];
+                match &pair {
+                    b"/*" => (*depth, *last) = (*depth + 1, 0),
+                    b"*/" => (*depth, *last) = (*depth - 1, 0),
+                    _ => (),
                 }
-                Place::Comment(depth) if rest.starts_with(b"/*") => {
-                    *depth += 1;
-                    2
+                if *depth == 0 {
+                    self.place = Place::Code;
                 }
-                Place::Comment(depth) if rest.starts_with(b"*/") => {
-                    *depth -= 1;
-                    match *depth {
-                        0 => self.closes(2),
-                        _ => 2,
-                    }
-                }
-                _ => 1,
-            };
+                return;
+            }
+        }
+        self.say(byte);
+        if closes {
+            self.place = Place::Code;
+            self.last = [0, 0];
         }
     }
 
-    fn closes(&mut self, length: usize) -> usize {
-        self.place = Place::Code;
-        length
-    }
-
-    /// One step outside quotes; `None` at a comment up to the line's end.
-    fn code(&mut self, line: &[u8], at: usize) -> Option<usize> {
-        let rest = &line[at..];
-        let before = |back: usize| at.checked_sub(back).map(|at| line[at]);
+    /// A byte outside of quotes and comments.
+    fn code(&mut self, byte: u8) {
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80;
-        match rest[0] {
-            b'-' if rest.starts_with(b"--") => return None,
-            b'/' if rest.starts_with(b"/*") => {
-                self.place = Place::Comment(1);
-                return Some(2);
-            }
-            b';' => self.within = false,
+        let [before, last] = self.last;
+        self.last = [last, byte];
+        // What stands behind a COPY on its line psql runs when the data are read.
+        self.leads_out |= self.copies && !byte.is_ascii_whitespace();
+        let tag = self.tag.take();
+        match byte {
+            b'-' if last == b'-' => return self.remark(Place::Remark),
+            b'*' if last == b'/' => return self.remark(Place::Comment { depth: 1, last: 0 }),
+            b';' => return self.statement_ends(),
             // psql takes its own commands anywhere but in quotes, the shell's among them.
-            b'\\' => {
-                let text = String::from_utf8_lossy(line).into_owned();
-                self.found.leads_out.get_or_insert(text);
+            b'\\' if self.is_fresh && self.line.len() == 1 => {
+                self.place = Place::Command;
+                return;
             }
-            b if b.is_ascii_whitespace() => (),
+            b'\\' => self.leads_out = true,
             b'\'' => {
-                let escapes = before(1).is_some_and(|byte| byte.eq_ignore_ascii_case(&b'e'))
-                    && !before(2).is_some_and(is_word);
-                self.within = true;
-                self.place = Place::Single { escapes };
+                let escapes =
+                    last.eq_ignore_ascii_case(&b'e') && !(is_word(before) || before == b'$');
+                self.place = Place::Single {
+                    escapes,
+                    escaped: false,
+                };
             }
-            b'"' => {
-                self.within = true;
-                self.place = Place::Double;
-            }
-            b'$' if !before(1).is_some_and(is_word) => {
-                self.within = true;
-                let end = rest[1..].iter().position(|byte| !is_word(*byte));
-                if let Some(end) = end.filter(|end| rest[end + 1] == b'$') {
-                    self.place = Place::Dollars(rest[..end + 2].to_vec());
-                    return Some(end + 2);
+            b'"' => self.place = Place::Double,
+            b'$' => match tag {
+                Some(mut tag) => {
+                    tag.push(byte);
+                    self.place = Place::Dollars { tag, seen: 0 };
                 }
+                None if !is_word(last) => self.tag = Some(vec![byte]),
+                None => (),
+            },
+            byte if is_word(byte) => {
+                let goes_on = |tag: &Vec<u8>| tag.len() > 1 || !byte.is_ascii_digit();
+                self.tag = tag.filter(goes_on).map(|mut tag| {
+                    tag.push(byte);
+                    tag
+                });
             }
-            _ => self.within = true,
+            _ => (),
         }
-        Some(1)
+        self.say(byte);
     }
 
-    /// Notes what a statement that begins with this line needs: what matters stands on the first line.
-    fn statement(&mut self, line: &str) {
-        let (words, _) = tokens(line);
+    /// A comment begins: its first byte was taken for code.
+    fn remark(&mut self, place: Place) {
+        self.statement.pop();
+        self.say(b' ');
+        self.place = place;
+        self.last = [0, 0];
+    }
+
+    /// Notes what a statement needs.
+    fn statement_ends(&mut self) {
+        let statement = std::mem::take(&mut self.statement);
+        let verb = statement.split(|byte| !byte.is_ascii_alphabetic()).next();
+        let verb = verb.unwrap_or_default();
+        if VERBS
+            .iter()
+            .any(|known| verb.eq_ignore_ascii_case(known.as_bytes()))
+        {
+            self.note_statement(String::from_utf8_lossy(&statement).trim_end());
+        }
+        self.statement = statement;
+        self.statement.clear();
+        self.last = [0, 0];
+    }
+
+    fn note_statement(&mut self, statement: &str) {
+        let (words, _) = tokens(statement);
         let begins = |with: &[&str]| {
             with.len() <= words.len() && with.iter().zip(&words).all(|(word, token)| token.is(word))
         };
-        let reads_on = |two: &[Token<'_>]| two[0].is("from") && two[1].is("stdin");
-        if begins(&["copy"]) && words.windows(2).any(reads_on) {
-            self.place = Place::CopyData;
-            self.within = false;
-            return;
-        }
         let found = &mut self.found;
         let of_databases = ["create", "drop", "alter"].map(|verb| [verb, "database"]);
         if let Some(names) = names_roles(begins) {
-            found.grantees.extend(roles_in(line, names));
+            found.grantees.extend(roles_in(statement, names));
         } else if of_databases.iter().any(|with| begins(with)) {
-            found.leads_out.get_or_insert_with(|| line.to_string());
+            let told = || statement.chars().take(LINE).chain([';']).collect();
+            found.leads_out.get_or_insert_with(told);
+        } else if begins(&["copy"]) {
+            self.copies = reads_on(&words);
         } else if begins(&["create", "extension"]) {
             found.extensions.extend(extension(&words));
         } else if begins(&["set", "session", "authorization"]) {
@@ -214,6 +310,19 @@ impl Scan {
             found.owners.extend(new_owner(&words));
         }
     }
+}
+
+/// Whether a COPY reads what stands behind it in the script.
+fn reads_on(words: &[Token<'_>]) -> bool {
+    let mut depth = 0;
+    words.windows(2).any(|two| {
+        match two[0].text {
+            "(" => depth += 1,
+            ")" => depth -= 1,
+            _ => (),
+        }
+        depth == 0 && two[0].is("from") && two[1].is("stdin")
+    })
 }
 
 /// In which way a statement names roles that are granted something.
@@ -250,82 +359,5 @@ fn value(token: &Token<'_>) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn set(names: &[&str]) -> BTreeSet<String> {
-        names.iter().map(|name| name.to_string()).collect()
-    }
-
-    const SCRIPT: &str = r#"--
--- PostgreSQL database dump
---
-\restrict abc
--- Dumped from database version 15.20 (Debian 15.20-0+deb12u1)
--- Dumped by pg_dump version 16.1
-SET default_tablespace = '';
-SET default_tablespace = fast;
-CREATE EXTENSION IF NOT EXISTS "uuid-ossp" WITH SCHEMA public;
-CREATE FUNCTION public.f() RETURNS text
-    LANGUAGE sql
-    AS $body$ select 'a;
-ALTER TABLE x OWNER TO nobody1;
-\connect elsewhere
-$body$;
-ALTER FUNCTION public.f() OWNER TO "Mary M";
-COMMENT ON FUNCTION public.f() IS 'it''s
-GRANT ALL ON x TO nobody2;';
-COMMENT ON FUNCTION public.f() IS E'a\\\';
-GRANT ALL ON x TO nobody3;';
-COPY public.t (a, b) FROM stdin;
-\connect nowhere
-ALTER TABLE x OWNER TO nobody4;
-\.
-GRANT SELECT ON TABLE public.t TO reader;
-CREATE POLICY p ON public.t TO writer USING (true);
-CREATE USER MAPPING FOR mapped SERVER s OPTIONS (
-    "user" 'x'
-);
-\unrestrict abc
--- PostgreSQL database dump complete
-"#;
-
-    #[test]
-    fn a_script_says_what_it_needs_and_what_lies_in_texts_says_nothing() {
-        let found = scan(SCRIPT.as_bytes()).unwrap();
-        assert_eq!(
-            found,
-            PlainDump {
-                server_major: Some(15),
-                program_major: Some(16),
-                owners: set(&["Mary M"]),
-                grantees: set(&["mapped", "reader", "writer"]),
-                extensions: set(&["uuid-ossp"]),
-                tablespaces: set(&["fast"]),
-                leads_out: None,
-                is_whole: true,
-            }
-        );
-    }
-
-    #[test]
-    fn a_script_that_leads_out_of_its_database_or_ends_early_is_known() {
-        for line in [
-            "\\connect other",
-            "\\! rm x",
-            " \\! rm x",
-            "SELECT 1; \\connect other",
-            "SELECT '\\! rm x' \\! rm x",
-            "CREATE DATABASE x;",
-            "DROP DATABASE x;",
-            "\\i x",
-        ] {
-            let script = format!("SELECT 1;\n{line}\nSELECT 2;\n");
-            let found = scan(script.as_bytes()).unwrap();
-            assert_eq!(found.leads_out.as_deref(), Some(line));
-            assert!(!found.is_whole);
-        }
-        let cluster = scan(&b"-- PostgreSQL database cluster dump\n"[..]).unwrap();
-        assert!(cluster.leads_out.is_some());
-    }
-}
+#[path = "plain_tests.rs"]
+mod tests;
