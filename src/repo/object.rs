@@ -272,7 +272,7 @@ impl Repository {
     pub fn cold(&self, key: &Key) -> ObjectError {
         let source = with_hint(
             ObjectIsCold.into(),
-            "thaw it first: `walden restore --thaw` does",
+            "thaw it first: `walden restore --thaw` or `walden dump restore --thaw` does",
         );
         ObjectError::Storage(StorageError {
             operation: "get",

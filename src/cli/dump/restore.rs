@@ -10,6 +10,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::super::exit::{print_error, wrong_usage};
+use super::super::progress::show;
+use super::super::restore::thaw_step;
 use super::super::{Context, Exit};
 use super::chosen::with_manifest;
 use super::confirm::production;
@@ -24,14 +26,18 @@ use crate::postgres::dump_restore::digests::WrongDigest;
 use crate::postgres::dump_restore::job::{DumpRestored, RestoreJob};
 use crate::postgres::dump_restore::needs::RestoreOptions;
 use crate::postgres::dump_restore::phases::{PhaseName, Phases};
-use crate::postgres::dump_restore::repository::{DamagedDump, FetchedDump, fetch, lease, newest};
+use crate::postgres::dump_restore::repository::{
+    DamagedDump, FetchedDump, cold, fetch, lease, newest,
+};
 use crate::postgres::dump_restore::source::{DumpSource, open};
 use crate::postgres::dump_restore::target::TargetFacts;
 use crate::postgres::dump_restore::validate::{Wanted, against, list, read_file};
 use crate::postgres::protection::Lease;
 use crate::postgres::replication::ConnInfo;
 use crate::postgres::replication::conninfo::ProgramConnection;
+use crate::postgres::restore::{refuse_cold, thaw};
 use crate::postgres::types::MajorVersion;
+use crate::repo::cold::ThawProgress;
 
 /// Arguments of `walden dump restore`.
 #[derive(Debug, clap::Args)]
@@ -83,6 +89,9 @@ pub struct Args {
     /// Restore although the server's disk seems to be too small.
     #[arg(long)]
     ignore_free_space: bool,
+    /// Have a dump in a cold storage class thawed first, and wait for it. That takes hours or days, and stores charge for it.
+    #[arg(long, conflicts_with = "file")]
+    thaw: bool,
     /// Validate the dump and ask the server, and restore nothing.
     #[arg(long)]
     verify_only: bool,
@@ -175,7 +184,7 @@ impl FoundDump {
         let manifest = self.kept.as_ref().map(|kept| &kept.manifest);
         Wanted {
             source: &self.source,
-            bytes: manifest.map(|manifest| manifest.database.size),
+            facts: manifest.map(|manifest| &manifest.database),
             database,
             options,
             is_remote,
@@ -221,7 +230,10 @@ async fn find_dump(context: &Context, args: &Args, info: &ConnInfo) -> anyhow::R
         }
     };
     let lease = lease(&cluster, &manifest.id).await?;
-    let reading = fetched(context, &cluster, &manifest);
+    let reading = async {
+        readable(context, &cluster, &manifest, args.thaw).await?;
+        fetched(context, &cluster, &manifest).await
+    };
     let read = match &lease {
         Some(lease) => lease.while_held(reading).await,
         None => reading.await,
@@ -246,6 +258,27 @@ async fn find_dump(context: &Context, args: &Args, info: &ConnInfo) -> anyhow::R
             _fetched,
         }),
     })
+}
+
+/// Has what must be thawed thawed, or refuses it.
+async fn readable(
+    context: &Context,
+    cluster: &Cluster,
+    manifest: &DumpManifest,
+    may_thaw: bool,
+) -> anyhow::Result<()> {
+    let settings = &context.settings;
+    if settings.repository.url.folder().is_some() {
+        return Ok(());
+    }
+    let cold = cold(cluster, manifest).await?;
+    if cold.is_empty() || !may_thaw {
+        return refuse_cold(&format!("dump \"{}\"", manifest.id), &cold);
+    }
+    tracing::info!("{cold}");
+    let (total, progress) = (cold.bytes(), ThawProgress::default());
+    let thawing = thaw(cluster, &cold, &settings.restore, &progress);
+    show(thawing, "thawed", || thaw_step(&progress, total)).await
 }
 
 /// Reads all of a dump, and looks into it.
@@ -315,7 +348,6 @@ async fn restore_found(
     stop: watch::Receiver<bool>,
 ) -> anyhow::Result<Exit> {
     let (settings, source) = (&context.settings, &found.source);
-    let manifest = found.kept.as_ref().map(|kept| &kept.manifest);
     let database = database_name(args, found)?;
     let is_remote = !settings.dump.command_prefix.is_empty();
     let wanted = found.wanted(&database, options, is_remote);
@@ -348,7 +380,7 @@ async fn restore_found(
         target: &target,
         plan: &plan,
         options,
-        manifest,
+        facts: wanted.facts,
         drop_old: args.drop_old,
         spool: settings.dump.spool.as_deref(),
         stop,

@@ -1,8 +1,10 @@
+use anyhow::anyhow;
 use serde::Serialize;
 
 use super::super::{Context, Exit, Format, bytes, print_json, print_text};
 use super::{chosen, progress};
-use crate::error::{one_line, with_hint};
+use crate::error::{find, one_line, with_hint};
+use crate::postgres::cluster::Cluster;
 use crate::postgres::dump::list::list;
 use crate::postgres::dump::manifest::{self, DumpManifest};
 use crate::postgres::dump::programs::Programs;
@@ -11,6 +13,7 @@ use crate::postgres::dump::read_back::{DumpFault, check};
 use crate::postgres::layout::{DumpFormat, DumpId};
 use crate::postgres::types::MajorVersion;
 use crate::repo::is_unusable;
+use crate::storage::classes::ObjectIsCold;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -26,32 +29,16 @@ struct VerifyOutput {
     bytes: u64,
     /// pg_restore --list read it, too.
     listed: bool,
+    /// Not read, and no damage: it must be thawed first.
+    cold: bool,
     faults: Vec<DumpFault>,
 }
 
 /// Verifies dumps. Exit code 3 when anything is wrong.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let cluster = context.cluster().await?;
-    let mut ids = Vec::new();
-    if args.ids.iter().any(|id| id == "all") {
-        ids.extend(
-            list(&cluster, None)
-                .await?
-                .complete
-                .into_iter()
-                .map(|dump| dump.id),
-        );
-        if ids.is_empty() {
-            let error = anyhow::anyhow!("cluster \"{}\" has no dumps", cluster.layout.cluster());
-            return Err(with_hint(error, "take one with `walden dump take`"));
-        }
-    } else {
-        for id in &args.ids {
-            ids.push(chosen::complete(&cluster, id).await?.id);
-        }
-    }
     let mut all = Vec::new();
-    for id in ids {
+    for id in chosen_ids(&cluster, args).await? {
         let progress = DumpProgress::new();
         let found = match manifest::read(&cluster, &id).await {
             Ok(Some(manifest)) => {
@@ -59,12 +46,16 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
                 let listed = programs.is_some();
                 progress.now(format!("verifying {id}"));
                 let work = check(&cluster, &manifest, programs.as_ref(), &progress);
-                let faults = progress::show(work, &progress).await?;
+                let (faults, cold) = match progress::show(work, &progress).await {
+                    Err(error) if find::<ObjectIsCold>(&error).is_some() => (Vec::new(), true),
+                    checked => (checked?, false),
+                };
                 VerifyOutput {
                     id,
                     sound: faults.is_empty(),
                     bytes: manifest.size(),
-                    listed,
+                    listed: listed && !cold,
+                    cold,
                     faults,
                 }
             }
@@ -87,6 +78,23 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     })
 }
 
+async fn chosen_ids(cluster: &Cluster, args: &Args) -> anyhow::Result<Vec<DumpId>> {
+    let mut ids = Vec::new();
+    if args.ids.iter().any(|id| id == "all") {
+        let complete = list(cluster, None).await?.complete;
+        ids.extend(complete.into_iter().map(|dump| dump.id));
+        if ids.is_empty() {
+            let error = anyhow!("cluster \"{}\" has no dumps", cluster.layout.cluster());
+            return Err(with_hint(error, "take one with `walden dump take`"));
+        }
+    } else {
+        for id in &args.ids {
+            ids.push(chosen::complete(cluster, id).await?.id);
+        }
+    }
+    Ok(ids)
+}
+
 fn damaged(id: DumpId, error: anyhow::Error) -> anyhow::Result<VerifyOutput> {
     if !is_unusable(&error) {
         return Err(error);
@@ -101,6 +109,7 @@ fn damaged(id: DumpId, error: anyhow::Error) -> anyhow::Result<VerifyOutput> {
         sound: false,
         bytes: 0,
         listed: false,
+        cold: false,
         faults,
     })
 }
@@ -124,6 +133,12 @@ async fn programs(context: &Context, manifest: &DumpManifest) -> Option<Programs
 }
 
 fn in_words(found: &VerifyOutput) -> String {
+    if found.cold {
+        return format!(
+            "dump {}: cold, not read: to read it, thaw it first\n",
+            found.id
+        );
+    }
     if found.sound {
         let listed = if found.listed {
             ", and pg_restore lists it"

@@ -101,4 +101,4 @@ pub async fn read_all(cluster: &Cluster, complete: Vec<ListedDump>) -> Vec<Loade
 
 #[cfg(test)]
 #[path = "list_tests.rs"]
-pub mod tests;
+mod tests;

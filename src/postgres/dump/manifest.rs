@@ -17,7 +17,7 @@ use crate::repo::ObjectError;
 /// Kind of the manifest's object.
 pub const KIND: &str = "dump";
 /// Bytes of all lines of tables at most: some two million tables.
-const LONGEST: u64 = 512 << 20;
+pub const LONGEST: u64 = 512 << 20;
 /// zstd level of manifests.
 const LEVEL: i32 = 3;
 

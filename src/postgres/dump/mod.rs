@@ -26,3 +26,5 @@ mod script;
 pub mod spool;
 pub mod started;
 pub mod take;
+#[cfg(test)]
+pub mod testing;

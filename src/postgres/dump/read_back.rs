@@ -16,7 +16,7 @@ use super::programs::{Programs, Running};
 use super::progress::DumpProgress;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{DumpFormat, DumpId, DumpMember, DumpObject};
-use crate::storage::Key;
+use crate::storage::{Key, Storage, StorageError};
 
 /// Bytes fetched at a time.
 const FETCH: u64 = 4 << 20;
@@ -69,6 +69,67 @@ pub fn key_of(cluster: &Cluster, id: &DumpId, object: &StoredObject) -> anyhow::
     Ok(cluster.layout.dump(id, &found))
 }
 
+/// An object's bytes as they come, and what they ought to be.
+#[derive(Debug)]
+pub struct Pieces<'a> {
+    storage: &'a dyn Storage,
+    key: Key,
+    object: &'a StoredObject,
+    digests: Digests,
+    at: u64,
+}
+
+impl<'a> Pieces<'a> {
+    /// Nothing read yet. Errors: the manifest names no object of its dump.
+    pub fn of(cluster: &'a Cluster, id: &DumpId, object: &'a StoredObject) -> anyhow::Result<Self> {
+        Ok(Self {
+            storage: cluster.repository.storage(),
+            key: key_of(cluster, id, object)?,
+            object,
+            digests: Digests::new(object.md5.is_some()),
+            at: 0,
+        })
+    }
+
+    /// The next ones; `None`: no more are there.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, StorageError> {
+        let until = self.object.size.min(self.at + FETCH);
+        if self.at == until {
+            return Ok(None);
+        }
+        let piece = self.storage.get(&self.key, self.at..until).await?;
+        let piece = piece.filter(|piece| !piece.is_empty());
+        if let Some(piece) = &piece {
+            self.at += piece.len() as u64;
+            self.digests.update(piece);
+        }
+        Ok(piece)
+    }
+
+    /// What is wrong with them, once all came.
+    pub async fn fault(self) -> Result<Option<String>, StorageError> {
+        let object = self.object;
+        let size = match self.storage.head(&self.key).await? {
+            Some(meta) => meta.size,
+            None => return Ok(Some("it is absent".into())),
+        };
+        if size != object.size {
+            return Ok(Some(format!(
+                "it has {size} bytes, the manifest says {}",
+                object.size
+            )));
+        }
+        let (_, sha256, md5) = self.digests.finish();
+        let same = sha256 == object.sha256 && (object.md5.is_none() || md5 == object.md5);
+        Ok((!same).then(|| {
+            format!(
+                "its SHA-256 is {sha256}, the manifest says {}",
+                object.sha256
+            )
+        }))
+    }
+}
+
 /// Gives an object's bytes to `sink`, piece by piece, and says what is wrong with them once all came: `None` for what is as it should be.
 pub async fn read(
     cluster: &Cluster,
@@ -77,39 +138,12 @@ pub async fn read(
     progress: &DumpProgress,
     sink: &mut impl Sink,
 ) -> anyhow::Result<Option<String>> {
-    let (storage, key) = (cluster.repository.storage(), key_of(cluster, id, object)?);
-    let mut digests = Digests::new(object.md5.is_some());
-    let mut at = 0;
-    while at < object.size {
-        let Some(piece) = storage.get(&key, at..object.size.min(at + FETCH)).await? else {
-            return Ok(Some("it is absent".into()));
-        };
-        if piece.is_empty() {
-            break;
-        }
-        at += piece.len() as u64;
-        digests.update(&piece);
+    let mut pieces = Pieces::of(cluster, id, object)?;
+    while let Some(piece) = pieces.next().await? {
         progress.add_bytes(piece.len());
         sink.take_in(piece).await?;
     }
-    let size = match storage.head(&key).await? {
-        Some(meta) => meta.size,
-        None => return Ok(Some("it is absent".into())),
-    };
-    if size != object.size {
-        return Ok(Some(format!(
-            "it has {size} bytes, the manifest says {}",
-            object.size
-        )));
-    }
-    let (_, sha256, md5) = digests.finish();
-    let same = sha256 == object.sha256 && (object.md5.is_none() || md5 == object.md5);
-    Ok((!same).then(|| {
-        format!(
-            "its SHA-256 is {sha256}, the manifest says {}",
-            object.sha256
-        )
-    }))
+    Ok(pieces.fault().await?)
 }
 
 /// Takes an object's bytes as they come.

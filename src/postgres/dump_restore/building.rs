@@ -7,15 +7,15 @@ use super::properties::DatabaseProperties;
 use super::sql::{literal, quoted};
 use super::target::{ask, names};
 use crate::error::{Hint, one_line};
-use crate::postgres::replication::{ConnInfo, Connection};
+use crate::postgres::replication::Connection;
 
-/// Makes the new database, empty, with its encoding and its owner. `guard` is a session whose name is the database's: while
-/// it is there nobody takes the database for a leftover.
+/// Makes the new database, empty, with its encoding and its owner; its OID. `guard` is a session whose name is the
+/// database's: while it is there nobody takes the database for a leftover.
 pub async fn create(
     guard: &mut Connection,
     mark: &Mark,
     properties: &DatabaseProperties,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<u32> {
     run(guard, &properties.create)
         .await
         .context("cannot make the new database")
@@ -30,7 +30,11 @@ pub async fn create(
         )
         .await?;
     }
-    Ok(())
+    let question = format!(
+        "SELECT oid FROM pg_database WHERE datname = {}",
+        literal(&mark.name)
+    );
+    Ok(ask(guard, &question).await?.parse(0, "oid")?)
 }
 
 /// Brings what is said of the database as a whole, which would disturb while it is filled: a setting can make it read-only.
@@ -59,22 +63,8 @@ fn first_words(statement: &str) -> String {
     words.join(" ")
 }
 
-/// Removes a database that was being built, with the sessions in it, by a session of its own; false: there is none.
-pub async fn discard(info: &ConnInfo, name: &str) -> anyhow::Result<bool> {
-    let mut sql = super::target::connect(info, name, "walden").await?;
-    let question = format!(
-        "SELECT datname AS name FROM pg_database WHERE datname = {}",
-        literal(name)
-    );
-    let is_there = !names(&mut sql, &question).await?.is_empty();
-    if is_there {
-        drop_building(&mut sql, name).await?;
-    }
-    sql.close().await?;
-    Ok(is_there)
-}
-
-async fn drop_building(sql: &mut Connection, name: &str) -> anyhow::Result<()> {
+/// Removes a database that was being built, with the sessions in it.
+pub async fn drop_building(sql: &mut Connection, name: &str) -> anyhow::Result<()> {
     // A template cannot be dropped, and the dump may have made it one.
     let name = quoted(name);
     run(

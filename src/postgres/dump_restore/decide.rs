@@ -10,6 +10,7 @@ use super::selection::select;
 use super::source::DumpForm;
 use super::target::{ExistingDatabase, TargetFacts};
 use crate::plain::counted;
+use crate::postgres::dump::manifest::DatabaseFacts;
 
 /// From this major on `pg_restore` and scripts of `pg_dump` set `transaction_timeout`, which older servers refuse.
 const SETS_TRANSACTION_TIMEOUT: u32 = 17;
@@ -23,6 +24,8 @@ pub struct DumpFacts<'a> {
     pub bytes: u64,
     /// It holds some tables of its database alone.
     pub is_partial: bool,
+    /// Of its database, as a manifest tells them.
+    pub facts: Option<&'a DatabaseFacts>,
 }
 
 /// What is asked for.
@@ -236,7 +239,14 @@ fn what_is_needed(
     reasons: &mut Reasons,
 ) {
     let (target, options) = (request.target, request.options);
-    let needs = request.dump.content.needs(options, chosen);
+    let (content, facts) = (request.dump.content, request.dump.facts);
+    let needs = content.needs(options, chosen, facts);
+    // A plain dump is run as it is.
+    let or = |first: &str, options: &str| match content {
+        DumpContent::Archive(_) => format!("{first}{options}"),
+        DumpContent::Script(_) => first.to_string(),
+    };
+    let globals = "create it, as the dump's globals say";
     let is_missing = |role: &&String| {
         !target
             .roles
@@ -251,7 +261,7 @@ fn what_is_needed(
                 "the server has no role {}, which owns objects of the dump",
                 list(owners)
             ),
-            "create it, as the dump's globals say; or add --role-map OLD=NEW, or --no-owner",
+            or(globals, "; or add --role-map OLD=NEW, or --no-owner"),
         );
     }
     if !grantees.is_empty() {
@@ -260,7 +270,7 @@ fn what_is_needed(
                 "the server has no role {}, to which the dump grants something",
                 list(grantees)
             ),
-            "create it, as the dump's globals say; or add --role-map OLD=NEW, or --no-privileges",
+            or(globals, "; or add --role-map OLD=NEW, or --no-privileges"),
         );
     }
     let missing: Vec<&String> = needs.extensions.difference(&target.extensions).collect();
@@ -275,7 +285,7 @@ fn what_is_needed(
     if !missing.is_empty() {
         reasons.add(
             format!("the server has no tablespace {}", list(missing)),
-            "create it, or add --no-tablespaces",
+            or("create it", ", or add --no-tablespaces"),
         );
     }
 }
@@ -342,31 +352,35 @@ fn notes(request: &RestoreRequest<'_>) -> Vec<String> {
             list(slots)
         ));
     }
-    if let DumpContent::Archive(toc) = request.dump.content {
-        let (map, settings) = (&request.options.role_map, roles_with_settings(toc));
-        let needs = request.dump.content.needs(&RestoreOptions::default(), None);
-        let is_named = |role: &String| {
-            [&needs.owners, &needs.grantees, &settings]
-                .iter()
-                .any(|roles| roles.contains(role))
-        };
-        let unused: Vec<&String> = map.keys().filter(|role| !is_named(role)).collect();
-        if !unused.is_empty() {
-            notes.push(format!("the dump names no role {}", list(unused)));
-        }
-        let is_missing = |role: &&String| {
-            !request
-                .target
-                .roles
-                .contains(map.get(*role).unwrap_or(role))
-        };
-        let missing: Vec<&String> = settings.iter().filter(is_missing).collect();
-        if !missing.is_empty() {
-            notes.push(format!(
-                "what role {} sets in the database is left out: the server has no such role",
-                list(missing)
-            ));
-        }
+    notes.extend(notes_of_roles(request));
+    notes
+}
+
+fn notes_of_roles(request: &RestoreRequest<'_>) -> Vec<String> {
+    let (content, facts) = (request.dump.content, request.dump.facts);
+    let (map, settings) = (
+        &request.options.role_map,
+        roles_with_settings(content, facts),
+    );
+    let needs = content.needs(&RestoreOptions::default(), None, facts);
+    let is_named = |role: &String| {
+        [&needs.owners, &needs.grantees, &settings]
+            .iter()
+            .any(|roles| roles.contains(role))
+    };
+    let mut notes = Vec::new();
+    let unused: Vec<&String> = map.keys().filter(|role| !is_named(role)).collect();
+    if !unused.is_empty() {
+        notes.push(format!("the dump names no role {}", list(unused)));
+    }
+    let roles = &request.target.roles;
+    let is_missing = |role: &&String| !roles.contains(map.get(*role).unwrap_or(role));
+    let missing: Vec<&String> = settings.iter().filter(is_missing).collect();
+    if !missing.is_empty() {
+        notes.push(format!(
+            "what role {} sets in the database is left out: the server has no such role",
+            list(missing)
+        ));
     }
     notes
 }

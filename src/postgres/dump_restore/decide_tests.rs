@@ -62,6 +62,7 @@ fn decided(
             form,
             bytes: 1 << 30,
             is_partial: false,
+            facts: None,
         },
         target: &target,
         database: "shop",
@@ -200,6 +201,7 @@ fn the_user_the_name_and_the_space_are_looked_at() {
             form: DumpForm::Custom,
             bytes: 1 << 30,
             is_partial: false,
+            facts: None,
         };
         (dump, database, free)
     };
@@ -231,6 +233,7 @@ fn the_user_the_name_and_the_space_are_looked_at() {
         form: DumpForm::Script(Compression::None),
         bytes: 2,
         is_partial: false,
+        facts: None,
     };
     assert!(
         ask((dump, "shop", Some(1))).unwrap_err()[0]
@@ -257,4 +260,62 @@ fn a_script_is_run_as_it_is_or_not_at_all() {
         options.schema_only = true;
     });
     assert_eq!(reasons.unwrap_err().len(), 2);
+}
+
+#[test]
+fn a_plain_dump_needs_what_the_manifest_says_of_its_database() {
+    let facts = DatabaseFacts {
+        oid: 5,
+        owner: "chief".into(),
+        encoding: "UTF8".into(),
+        collate: "C".into(),
+        ctype: "C".into(),
+        provider: "libc".into(),
+        locale: None,
+        icu_rules: None,
+        collation_version: None,
+        tablespace: "fast".into(),
+        connection_limit: -1,
+        size: 1,
+        comment: None,
+        acl: Some(vec![
+            "=T/chief".into(),
+            "reader=c/chief".into(),
+            "guest=c/chief".into(),
+        ]),
+        settings: Vec::new(),
+    };
+    let (content, target) = (DumpContent::Script(PlainDump::default()), target());
+    let decided = |facts| {
+        decide(&RestoreRequest {
+            dump: DumpFacts {
+                content: &content,
+                form: DumpForm::Script(Compression::None),
+                bytes: 1,
+                is_partial: false,
+                facts,
+            },
+            target: &target,
+            database: "new",
+            options: &RestoreOptions::default(),
+            is_remote: false,
+            free: None,
+        })
+    };
+    assert!(decided(None).is_ok());
+    let reasons = decided(Some(&facts)).unwrap_err();
+    let whats: Vec<&str> = reasons.iter().map(|reason| reason.what.as_str()).collect();
+    assert_eq!(
+        whats,
+        [
+            "the server has no role \"chief\", which owns objects of the dump",
+            "the server has no role \"guest\", to which the dump grants something",
+            "the server has no tablespace \"fast\"",
+        ]
+    );
+    // No option changes a plain dump.
+    assert!(
+        reasons.iter().all(|reason| !reason.hint.contains("--")),
+        "{reasons:?}"
+    );
 }

@@ -18,6 +18,7 @@ use super::files::{new_file, spool_for};
 use super::kept::drop_kept;
 use super::marks::{Mark, MarkRole, building_name, kept_name};
 use super::needs::{DumpContent, RestoreOptions, map_roles};
+use super::outcome::Parties;
 use super::phases::{Phase, PhaseName, Phases};
 use super::program::{Feed, run};
 use super::properties::DatabaseProperties;
@@ -25,8 +26,8 @@ use super::source::{DumpForm, DumpSource, ScriptText, rewrite};
 use super::swap::{Replaced, put_in_place, take_out};
 use super::target::{self, TargetFacts};
 use super::toc::Toc;
-use crate::error::{Hint, one_line};
-use crate::postgres::dump::manifest::DumpManifest;
+use crate::error::one_line;
+use crate::postgres::dump::manifest::DatabaseFacts;
 use crate::postgres::dump::spool::Spool;
 use crate::postgres::replication::{ConnInfo, Connection};
 
@@ -47,8 +48,8 @@ pub struct RestoreJob<'a> {
     pub target: &'a TargetFacts,
     pub plan: &'a RestorePlan,
     pub options: &'a RestoreOptions,
-    /// Of a dump of the repository.
-    pub manifest: Option<&'a DumpManifest>,
+    /// Of the dump's database, as a manifest tells them.
+    pub facts: Option<&'a DatabaseFacts>,
     pub drop_old: bool,
     /// Where files may be put.
     pub spool: Option<&'a Path>,
@@ -72,6 +73,22 @@ pub struct DumpRestored {
     pub notes: Vec<String>,
 }
 
+/// What a restore made so far.
+#[derive(Debug, Default)]
+struct Made {
+    /// OID of the new database.
+    oid: Option<u32>,
+    ended_connections: u64,
+}
+
+/// A copy of a dump with its roles mapped.
+struct MappedDump {
+    toc: Box<Toc>,
+    /// What the copy lies in.
+    folder: Spool,
+    path: PathBuf,
+}
+
 /// The two names.
 struct Names {
     building: String,
@@ -79,24 +96,25 @@ struct Names {
 }
 
 impl RestoreJob<'_> {
-    /// Does it. Errors: what failed; the old database is in its place unless the error says something else.
+    /// Does it. Errors: what failed, and in what state everything is.
     pub async fn restore(&self, phases: &mut Phases) -> anyhow::Result<DumpRestored> {
         let names = self.names()?;
         let mut guard = target::connect(self.info, &self.plan.database, &names.building).await?;
         let (removed_leftovers, mut notes) = building::sweep(&mut guard).await?;
         notes.splice(..0, self.plan.notes.iter().cloned());
-        let built = self.build(&mut guard, &names, phases).await;
-        let ended_connections = match built {
-            Ok(ended) => ended,
-            Err(error) => {
-                drop(guard);
-                return Err(self.give_up(error, &names, phases).await);
-            }
-        };
+        let mut made = Made::default();
+        if let Err(error) = self.build(&mut guard, &names, phases, &mut made).await {
+            drop(guard);
+            let failure = one_line(&error);
+            guard = self.settle(error, &names, phases, &made).await?;
+            notes.push(format!(
+                "the restore is complete, although its last step failed: {failure}"
+            ));
+        }
         let mut restored = DumpRestored {
             database: self.plan.database.clone(),
             kept_as: names.replaced.map(|replaced| replaced.mark.name),
-            ended_connections,
+            ended_connections: made.ended_connections,
             jobs: self.plan.jobs,
             phases: Vec::new(),
             removed_leftovers,
@@ -109,6 +127,24 @@ impl RestoreJob<'_> {
         }
         restored.phases = phases.finish();
         Ok(restored)
+    }
+
+    /// What became of a restore that failed.
+    async fn settle(
+        &self,
+        error: anyhow::Error,
+        names: &Names,
+        phases: &Phases,
+        made: &Made,
+    ) -> anyhow::Result<Connection> {
+        let parties = Parties {
+            database: &self.plan.database,
+            old: self.target.existing.as_ref().map(|existing| existing.oid),
+            building: &names.building,
+            new: made.oid,
+        };
+        let may_be_complete = phases.current() == Some(PhaseName::Swap);
+        parties.settle(self.info, error, may_be_complete).await
     }
 
     fn names(&self) -> anyhow::Result<Names> {
@@ -126,88 +162,91 @@ impl RestoreJob<'_> {
         Ok(Names { building, replaced })
     }
 
-    /// Up to the swap; the number of ended connections.
+    /// Up to the swap.
     async fn build(
         &self,
         guard: &mut Connection,
         names: &Names,
         phases: &mut Phases,
-    ) -> anyhow::Result<u64> {
+        made: &mut Made,
+    ) -> anyhow::Result<()> {
         let building = names.building.as_str();
         phases.begin(PhaseName::Create);
-        let (content, spool) = self.prepared().await?;
-        let properties = self.properties(&content, building).await?;
+        let mapped = self.mapped().await?;
+        let properties = self.properties(mapped.as_ref(), building).await?;
         let mark = Mark {
             role: MarkRole::Building,
             name: building.to_string(),
             of: self.plan.database.clone(),
             since: Utc::now(),
         };
-        building::create(guard, &mark, &properties).await?;
+        made.oid = Some(building::create(guard, &mark, &properties).await?);
         phases.begin(PhaseName::Fill);
-        let path = spool
+        let path = mapped
             .as_ref()
-            .map_or(self.source.path.as_path(), |(_, path)| path);
-        let listed = self.list_file(spool.as_ref().map(|(folder, _)| folder))?;
+            .map_or(self.source.path.as_path(), |mapped| &mapped.path);
+        let listed = self.list_file(mapped.as_ref().map(|mapped| &mapped.folder))?;
         let (command, feed) =
             self.command(building, path, listed.as_ref().map(|(_, path)| path))?;
-        run(command, feed, self.ended(guard)).await?;
+        let filling = run(command, feed, self.interrupted());
+        while_beating(HEARTBEAT, filling, async || {
+            guard.question("SELECT 1").await.map(drop)
+        })
+        .await?;
         building::complete(guard, &properties).await?;
         phases.begin(PhaseName::EndConnections);
         self.check_stop()?;
         let mut helper = target::connect(self.info, &self.plan.database, building).await?;
         let replaced = names.replaced.as_ref();
-        let ended = take_out(guard, &mut helper, building, replaced).await?;
+        made.ended_connections = take_out(guard, &mut helper, building, replaced).await?;
         phases.begin(PhaseName::Swap);
         let database = self.plan.database.as_str();
-        put_in_place(guard, &mut helper, building, database, &properties).await?;
-        Ok(ended)
+        put_in_place(guard, &mut helper, building, database, &properties).await
     }
 
-    /// The content as it is restored; and, where roles are mapped, a copy of the dump with another table of contents.
-    async fn prepared(&self) -> anyhow::Result<(DumpContent, Option<(Spool, PathBuf)>)> {
-        let mut content = self.source.content.clone();
-        let changed = match &mut content {
-            DumpContent::Archive(toc) => map_roles(toc, &self.options.role_map),
-            DumpContent::Script(_) => false,
+    /// Where roles are mapped, a copy of the dump with another table of contents.
+    async fn mapped(&self) -> anyhow::Result<Option<MappedDump>> {
+        let DumpContent::Archive(toc) = &self.source.content else {
+            return Ok(None);
         };
-        let DumpContent::Archive(toc) = &content else {
-            return Ok((content, None));
-        };
-        if !changed {
-            return Ok((content, None));
+        if self.options.role_map.is_empty() {
+            return Ok(None);
         }
-        let copied = match self.source.form {
-            DumpForm::Directory => self.source.toc_bytes,
+        let mut toc = toc.clone();
+        if !map_roles(&mut toc, &self.options.role_map) {
+            return Ok(None);
+        }
+        let place = self.source.place();
+        let copied = match place.form {
+            DumpForm::Directory => place.toc_bytes,
             _ => self.source.bytes,
         };
         let folder = spool_for(self.spool, copied)?;
-        let (source, toc, path) = (self.source.clone(), toc.clone(), folder.path().join("dump"));
-        let write = move || rewrite(&source, &toc, &path).map(|()| path);
-        let path = tokio::task::spawn_blocking(write).await?;
-        let path = path.context("cannot write the dump with its roles mapped")?;
-        Ok((content, Some((folder, path))))
+        let path = folder.path().join("dump");
+        let write = move || rewrite(&place, &mut toc, &path).map(|()| (toc, path));
+        let written = tokio::task::spawn_blocking(write).await?;
+        let (toc, path) = written.context("cannot write the dump with its roles mapped")?;
+        Ok(Some(MappedDump { toc, folder, path }))
     }
 
     /// What the dump says of its database as a whole; a script on disk says nothing: then it stays as it was.
     async fn properties(
         &self,
-        content: &DumpContent,
+        mapped: Option<&MappedDump>,
         building: &str,
     ) -> anyhow::Result<DatabaseProperties> {
-        if let DumpContent::Archive(toc) = content {
-            let roles = &self.target.roles;
-            return Ok(DatabaseProperties::of_archive(
-                toc,
-                self.options,
-                building,
-                roles,
-            ));
+        let own = match &self.source.content {
+            DumpContent::Archive(toc) => Some(toc),
+            DumpContent::Script(_) => None,
+        };
+        if let Some(toc) = mapped.map(|mapped| &mapped.toc).or(own) {
+            return Ok(self.of_archive(toc, building));
         }
-        if let Some(manifest) = self.manifest {
+        if let Some(facts) = self.facts {
             return Ok(DatabaseProperties::of_manifest(
-                &manifest.database,
+                facts,
                 building,
+                self.target,
             ));
         }
         if self.target.existing.is_none() {
@@ -229,12 +268,11 @@ impl RestoreJob<'_> {
             ));
         }
         let (toc, _) = Toc::read(output.stdout.as_slice())?;
-        Ok(DatabaseProperties::of_archive(
-            &toc,
-            self.options,
-            building,
-            &self.target.roles,
-        ))
+        Ok(self.of_archive(&toc, building))
+    }
+
+    fn of_archive(&self, toc: &Toc, building: &str) -> DatabaseProperties {
+        DatabaseProperties::of_archive(toc, self.options, building, self.target)
     }
 
     /// A file with the identifiers of the chosen entries, and the folder that holds it.
@@ -311,23 +349,12 @@ impl RestoreJob<'_> {
         Ok((command, Feed::Nothing))
     }
 
-    /// Completes when the work is to be given up: somebody asked for it, or the server is gone.
-    async fn ended(&self, guard: &mut Connection) -> anyhow::Error {
+    /// Completes when somebody asked to give the work up.
+    async fn interrupted(&self) -> anyhow::Error {
         let mut stop = self.stop.clone();
-        let beats = async {
-            loop {
-                tokio::time::sleep(HEARTBEAT).await;
-                if let Err(error) = guard.question("SELECT 1").await {
-                    return error.context("lost the server");
-                }
-            }
-        };
-        tokio::select! {
-            asked = stop.wait_for(|stop| *stop) => match asked {
-                Ok(_) => interrupted(),
-                Err(_) => std::future::pending().await,
-            },
-            error = beats => error,
+        match stop.wait_for(|stop| *stop).await {
+            Ok(_) => interrupted(),
+            Err(_) => std::future::pending().await,
         }
     }
 
@@ -337,35 +364,95 @@ impl RestoreJob<'_> {
             false => Ok(()),
         }
     }
+}
 
-    /// Removes what was built, and says in what state everything is.
-    async fn give_up(&self, error: anyhow::Error, names: &Names, phases: &Phases) -> anyhow::Error {
-        let (database, building) = (&self.plan.database, &names.building);
-        let state = match names.replaced {
-            Some(_) => format!("database \"{database}\" is as it was"),
-            None => format!("there is no database \"{database}\""),
-        };
-        let is_swapping = phases.current() == Some(PhaseName::Swap);
-        match building::discard(self.info, building).await {
-            Ok(true) => error.context(format!("the restore failed; {state}")),
-            // COMMIT was sent, and its answer is lost.
-            Ok(false) if is_swapping => error.context(format!(
-                "the restore may be complete: see which database \"{database}\" is"
-            )),
-            Ok(false) => error.context(format!("the restore failed; {state}")),
-            Err(left) => {
-                let why = one_line(&left);
-                let told = error.context(format!(
-                    "the restore failed; {state}; the unfinished database \"{building}\" cannot be removed: {why}"
-                ));
-                Err::<(), _>(told)
-                    .hint("the next restore removes it, or `walden dump drop-old`")
-                    .unwrap_err()
+/// Works, and meanwhile has the guarding session used. A beat under way is never dropped: its answer would be taken for that of
+/// the next statement. Errors: the work's, or the server is gone.
+async fn while_beating<T>(
+    every: Duration,
+    work: impl Future<Output = anyhow::Result<T>>,
+    mut beat: impl AsyncFnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<T> {
+    tokio::pin!(work);
+    let mut worked = None;
+    loop {
+        tokio::select! {
+            worked = &mut work => return worked,
+            () = tokio::time::sleep(every) => {}
+        }
+        let beaten = {
+            let beat = beat();
+            tokio::pin!(beat);
+            loop {
+                tokio::select! {
+                    done = &mut work, if worked.is_none() => worked = Some(done),
+                    beaten = &mut beat => break beaten,
+                }
             }
+        };
+        let beaten = beaten.context("lost the server");
+        match worked {
+            Some(worked) => return worked.and_then(|done| beaten.map(|()| done)),
+            None => beaten?,
         }
     }
 }
 
 fn interrupted() -> anyhow::Error {
     anyhow!("interrupted")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    const EVERY: Duration = Duration::from_millis(1);
+
+    /// Waits for another future of the same task.
+    async fn until(is_so: impl Fn() -> bool) {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+
+    #[tokio::test]
+    async fn a_beat_under_way_is_let_end_when_the_work_is_done() {
+        let (begun, worked, ended) = (Cell::new(false), Cell::new(false), Cell::new(false));
+        let beat = async || {
+            begun.set(true);
+            until(|| worked.get()).await;
+            ended.set(true);
+            Ok(())
+        };
+        let work = async {
+            until(|| begun.get()).await;
+            worked.set(true);
+            Ok("done")
+        };
+        assert_eq!(while_beating(EVERY, work, beat).await.unwrap(), "done");
+        assert!(ended.get());
+    }
+
+    #[tokio::test]
+    async fn a_lost_server_ends_the_work_and_failed_work_says_why_itself() {
+        let lost = async || Err(anyhow!("gone"));
+        let work = std::future::pending::<anyhow::Result<()>>();
+        let error = while_beating(EVERY, work, lost).await.unwrap_err();
+        assert_eq!(one_line(&error), "lost the server: gone");
+        let (begun, worked) = (Cell::new(false), Cell::new(false));
+        let late = async || {
+            begun.set(true);
+            until(|| worked.get()).await;
+            Err(anyhow!("gone"))
+        };
+        let work = async {
+            until(|| begun.get()).await;
+            worked.set(true);
+            Err::<(), _>(anyhow!("no such type"))
+        };
+        let error = while_beating(EVERY, work, late).await.unwrap_err();
+        assert_eq!(one_line(&error), "no such type");
+    }
 }

@@ -12,6 +12,7 @@ pub mod job;
 pub mod kept;
 pub mod marks;
 pub mod needs;
+mod outcome;
 pub mod phases;
 mod plain;
 mod program;

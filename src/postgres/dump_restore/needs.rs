@@ -3,8 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::plain::PlainDump;
-use super::sql::{NamesRoles, roles_in, tablespace_of_database, with_roles};
+use super::sql::{NamesRoles, grantee, roles_in, tablespace_of_database, with_roles};
 use super::toc::{Toc, TocEntry};
+use crate::postgres::dump::manifest::DatabaseFacts;
+
+/// The tablespace that every server has.
+pub const DEFAULT_TABLESPACE: &str = "pg_default";
 
 /// What a dump holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,16 +89,17 @@ impl DumpContent {
         }
     }
 
-    /// What it needs; `chosen` are the entries to be restored, `None` all.
-    pub fn needs(&self, options: &RestoreOptions, chosen: Option<&BTreeSet<i64>>) -> DumpNeeds {
+    /// What it needs; `chosen` are the entries to be restored, `None` all. A script says nothing of its database as a whole:
+    /// `facts` do, where a manifest has them.
+    pub fn needs(
+        &self,
+        options: &RestoreOptions,
+        chosen: Option<&BTreeSet<i64>>,
+        facts: Option<&DatabaseFacts>,
+    ) -> DumpNeeds {
         let mut needs = match self {
             Self::Archive(toc) => of_archive(toc, options, chosen),
-            Self::Script(script) => DumpNeeds {
-                owners: script.owners.clone(),
-                grantees: script.grantees.clone(),
-                extensions: script.extensions.clone(),
-                tablespaces: script.tablespaces.clone(),
-            },
+            Self::Script(script) => of_script(script, facts.map(needs_of).unwrap_or_default()),
         };
         if options.no_owner {
             needs.owners.clear();
@@ -104,6 +109,29 @@ impl DumpContent {
         }
         needs
     }
+}
+
+/// What a manifest's database needs of the server.
+pub fn needs_of(facts: &DatabaseFacts) -> DumpNeeds {
+    let grantees = facts.acl.iter().flatten().filter_map(|item| grantee(item));
+    let tablespace = Some(facts.tablespace.clone()).filter(|name| name != DEFAULT_TABLESPACE);
+    DumpNeeds {
+        owners: BTreeSet::from([facts.owner.clone()]),
+        grantees: grantees
+            .map(|(role, _)| role)
+            .filter(|role| !role.is_empty())
+            .collect(),
+        tablespaces: tablespace.into_iter().collect(),
+        ..DumpNeeds::default()
+    }
+}
+
+fn of_script(script: &PlainDump, mut needs: DumpNeeds) -> DumpNeeds {
+    needs.owners.extend(script.owners.iter().cloned());
+    needs.grantees.extend(script.grantees.iter().cloned());
+    needs.extensions.extend(script.extensions.iter().cloned());
+    needs.tablespaces.extend(script.tablespaces.iter().cloned());
+    needs
 }
 
 /// In which way an entry's definition names roles.
@@ -145,14 +173,25 @@ fn of_archive(toc: &Toc, options: &RestoreOptions, chosen: Option<&BTreeSet<i64>
 }
 
 /// The roles that have settings of their own in the database.
-pub fn roles_with_settings(toc: &Toc) -> BTreeSet<String> {
-    let properties = toc
-        .entries
-        .iter()
-        .filter(|entry| entry.kind() == "DATABASE PROPERTIES");
-    properties
-        .flat_map(|entry| roles_in(&entry.definition(), NamesRoles::RoleSettings))
-        .collect()
+pub fn roles_with_settings(
+    content: &DumpContent,
+    facts: Option<&DatabaseFacts>,
+) -> BTreeSet<String> {
+    match content {
+        DumpContent::Archive(toc) => {
+            let entries = toc.entries.iter();
+            entries
+                .filter(|entry| entry.kind() == "DATABASE PROPERTIES")
+                .flat_map(|entry| roles_in(&entry.definition(), NamesRoles::RoleSettings))
+                .collect()
+        }
+        DumpContent::Script(_) => {
+            let settings = facts.iter().flat_map(|facts| &facts.settings);
+            settings
+                .filter_map(|setting| setting.role.clone())
+                .collect()
+        }
+    }
 }
 
 /// Puts other roles into the places of mapped ones; false: the archive names none of them.

@@ -1,12 +1,12 @@
 //! What is said of a database as a whole: `pg_restore` leaves that out unless it may use the database's own name, and scripts
 //! do not say it. Pure.
 
-use std::collections::BTreeSet;
-
-use super::needs::RestoreOptions;
+use super::needs::{DEFAULT_TABLESPACE, RestoreOptions};
 use super::sql::{
-    NamesRoles, literal, of_database, quoted, roles_in, statements, tokens, without_tablespace,
+    NamesRoles, grantee, literal, of_database, quoted, roles_in, statements, tokens,
+    without_tablespace,
 };
+use super::target::TargetFacts;
 use super::toc::Toc;
 use crate::postgres::dump::manifest::{DatabaseFacts, DatabaseSetting};
 
@@ -19,6 +19,9 @@ const LISTS_OF_NAMES: &[&str] = &[
     "temp_tablespaces",
     "unix_socket_directories",
 ];
+
+/// From this major on CREATE DATABASE names a provider of locales.
+const NAMES_PROVIDER: u32 = 15;
 
 /// SQL about a database as a whole, each statement for the name that it is built under.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,12 +44,12 @@ impl DatabaseProperties {
     }
 
     /// As an archive says it, which `pg_restore` leaves out unless it may use the database's own name. Settings of roles that
-    /// are not among `roles` are left out.
+    /// the server does not have are left out.
     pub fn of_archive(
         toc: &Toc,
         options: &RestoreOptions,
         name: &str,
-        roles: &BTreeSet<String>,
+        target: &TargetFacts,
     ) -> Self {
         let mut properties = Self::default_of(name);
         for entry in toc.entries.iter().filter(|entry| entry.is_of_database()) {
@@ -57,10 +60,11 @@ impl DatabaseProperties {
             match entry.kind().as_ref() {
                 "DATABASE" => {
                     if let Some(create) = said.next() {
-                        properties.create = match options.no_tablespaces {
+                        let create = match options.no_tablespaces {
                             true => without_tablespace(&create),
                             false => create,
                         };
+                        properties.create = with_provider(create, target.major);
                     }
                     let owner = Some(entry.owner().into_owned());
                     properties.owner = owner.filter(|owner| !owner.is_empty() && !options.no_owner);
@@ -68,7 +72,7 @@ impl DatabaseProperties {
                 "COMMENT" => properties.comment = said.next(),
                 "ACL" if options.no_privileges => (),
                 "DATABASE PROPERTIES" => properties.statements.extend(said.filter(|statement| {
-                    roles_in(statement, NamesRoles::RoleSettings).is_subset(roles)
+                    roles_in(statement, NamesRoles::RoleSettings).is_subset(&target.roles)
                 })),
                 _ => properties.statements.extend(said),
             }
@@ -76,8 +80,8 @@ impl DatabaseProperties {
         properties
     }
 
-    /// As a manifest says it.
-    pub fn of_manifest(facts: &DatabaseFacts, name: &str) -> Self {
+    /// As a manifest says it; settings of roles that the server does not have are left out.
+    pub fn of_manifest(facts: &DatabaseFacts, name: &str, target: &TargetFacts) -> Self {
         let name = quoted(name);
         let mut create = format!(
             "CREATE DATABASE {name} WITH TEMPLATE = template0 ENCODING = {} LC_COLLATE = {} LC_CTYPE = {}",
@@ -94,7 +98,7 @@ impl DatabaseProperties {
         if let Some(rules) = &facts.icu_rules {
             create += &format!(" ICU_RULES = {}", literal(rules));
         }
-        if facts.tablespace != "pg_default" {
+        if facts.tablespace != DEFAULT_TABLESPACE {
             create += &format!(" TABLESPACE = {}", quoted(&facts.tablespace));
         }
         let mut statements = Vec::new();
@@ -104,10 +108,13 @@ impl DatabaseProperties {
                 facts.connection_limit
             ));
         }
-        statements.extend(facts.settings.iter().map(|setting| set(&name, setting)));
+        let has = |role: &String| target.roles.contains(role);
+        let settings = facts.settings.iter();
+        let settings = settings.filter(|setting| setting.role.as_ref().is_none_or(has));
+        statements.extend(settings.map(|setting| set(&name, setting)));
         statements.extend(facts.acl.iter().flat_map(|acl| grants(&name, acl)));
         Self {
-            create,
+            create: with_provider(create, target.major),
             owner: Some(facts.owner.clone()),
             statements,
             comment: facts
@@ -115,6 +122,18 @@ impl DatabaseProperties {
                 .as_ref()
                 .map(|comment| format!("COMMENT ON DATABASE {name} IS {}", literal(comment))),
         }
+    }
+}
+
+/// Names libc where nothing is named: from 15 on a new database has the provider of `template0` otherwise.
+fn with_provider(create: String, major: u32) -> String {
+    let is_named = tokens(&create)
+        .0
+        .iter()
+        .any(|token| token.is("locale_provider"));
+    match is_named || major < NAMES_PROVIDER {
+        true => create,
+        false => format!("{} LOCALE_PROVIDER = libc", create.trim_end_matches(';')),
     }
 }
 
@@ -205,24 +224,10 @@ fn grants(database: &str, acl: &[String]) -> Vec<String> {
     statements
 }
 
-/// The grantee of an `aclitem`, empty for PUBLIC, and the letters of what is granted.
-fn grantee(item: &str) -> Option<(String, &str)> {
-    let (name, rest) = match item.strip_prefix('"') {
-        Some(_) => {
-            let (tokens, _) = tokens(item);
-            let first = tokens.first()?;
-            (first.name()?, item[first.text.len()..].strip_prefix('=')?)
-        }
-        None => {
-            let (name, rest) = item.split_once('=')?;
-            (name.to_string(), rest)
-        }
-    };
-    Some((name, rest.split('/').next()?))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::needs::needs_of;
+    use super::super::toc::TocEntry;
     use super::*;
 
     #[test]
@@ -232,7 +237,7 @@ mod tests {
             name: name.into(),
             value: value.into(),
         };
-        let facts = DatabaseFacts {
+        let mut facts = DatabaseFacts {
             oid: 5,
             owner: "o\"wner".into(),
             encoding: "UTF8".into(),
@@ -250,9 +255,15 @@ mod tests {
             settings: vec![
                 setting(None, "search_path", "a, \"B c\""),
                 setting(Some("r"), "x.y", "it's"),
+                setting(Some("gone"), "x.y", "z"),
             ],
         };
-        let properties = DatabaseProperties::of_manifest(&facts, "n\"");
+        let mut target = TargetFacts {
+            major: 15,
+            roles: ["r".to_string()].into(),
+            ..TargetFacts::default()
+        };
+        let properties = DatabaseProperties::of_manifest(&facts, "n\"", &target);
         assert_eq!(
             properties.create,
             "CREATE DATABASE \"n\"\"\" WITH TEMPLATE = template0 ENCODING = 'UTF8' LC_COLLATE = 'C' LC_CTYPE = 'it''s' \
@@ -274,6 +285,40 @@ mod tests {
             properties.comment.as_deref(),
             Some("COMMENT ON DATABASE \"n\"\"\" IS 'it''s'")
         );
+        let needs = needs_of(&facts);
+        assert_eq!(needs.owners, ["o\"wner".to_string()].into());
+        assert_eq!(needs.grantees, ["Mary \"=M".to_string()].into());
+        assert_eq!(needs.tablespaces, ["fast".to_string()].into());
+
+        // A server whose template0 is of ICU makes no database of libc unless it is told to.
+        facts.provider = "libc".into();
+        let create = |facts: &DatabaseFacts, target: &TargetFacts| {
+            DatabaseProperties::of_manifest(facts, "n", target).create
+        };
+        assert!(create(&facts, &target).ends_with("TABLESPACE = \"fast\" LOCALE_PROVIDER = libc"));
+        target.major = 14;
+        assert!(create(&facts, &target).ends_with("TABLESPACE = \"fast\""));
+    }
+
+    #[test]
+    fn an_archive_of_a_server_without_providers_makes_a_database_of_libc() {
+        let mut entry = TocEntry::of(1, "DATABASE", "", "d", &[]);
+        let made = |entry: &TocEntry, major| {
+            let target = TargetFacts {
+                major,
+                ..TargetFacts::default()
+            };
+            let toc = Toc::of("13.1", "13.1", vec![entry.clone()]);
+            let options = RestoreOptions::default();
+            DatabaseProperties::of_archive(&toc, &options, "n", &target).create
+        };
+        entry.set_definition("CREATE DATABASE d WITH TEMPLATE = template0 LOCALE = 'C';\n".into());
+        let old = "CREATE DATABASE \"n\" WITH TEMPLATE = template0 LOCALE = 'C'";
+        assert_eq!(made(&entry, 14), old);
+        assert_eq!(made(&entry, 15), format!("{old} LOCALE_PROVIDER = libc"));
+        let icu = "CREATE DATABASE d WITH LOCALE_PROVIDER = icu LOCALE = 'C' ICU_LOCALE = 'de';\n";
+        entry.set_definition(icu.into());
+        assert!(!made(&entry, 18).contains("libc"));
     }
 
     #[test]

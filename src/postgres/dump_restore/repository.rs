@@ -19,6 +19,7 @@ use crate::postgres::dump::read_back::{Nowhere, Sink, key_of, read};
 use crate::postgres::dump::spool::Spool;
 use crate::postgres::layout::{DumpFormat, DumpId, DumpKind};
 use crate::postgres::protection::{Lease, LeaseContent, LeaseKind, Needs, register};
+use crate::repo::cold::{ColdObjects, survey};
 
 /// How long a restore that was killed keeps its dump from deletion.
 const LEASE: Duration = Duration::from_secs(3600);
@@ -122,6 +123,16 @@ pub async fn fetch(
     Ok(FetchedDump { path, _spool })
 }
 
+/// What of a dump must be thawed before it can be read. In a store without classes that is nothing, and costs a listing.
+pub async fn cold(cluster: &Cluster, manifest: &DumpManifest) -> anyhow::Result<ColdObjects> {
+    let listed = list(cluster, Some(manifest.id.database())).await?.complete;
+    let own = listed.into_iter().find(|dump| dump.id == manifest.id);
+    let objects = own.into_iter().flat_map(|dump| dump.objects);
+    let objects = objects.filter(|(object, _)| object.is_content());
+    let storage = cluster.repository.storage();
+    Ok(survey(storage, objects.map(|(_, meta)| meta)).await?)
+}
+
 /// The path of the file or folder with the content, within the repository.
 fn content_key(cluster: &Cluster, manifest: &DumpManifest) -> anyhow::Result<String> {
     let first = manifest
@@ -170,5 +181,54 @@ pub async fn lease(cluster: &Cluster, id: &DumpId) -> anyhow::Result<Option<Leas
             tracing::info!("{}", one_line(&error.into()));
             Ok(None)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::dump::testing::{cluster_in, id, store};
+    use crate::postgres::layout::DumpObject;
+    use crate::repo::cold::{ThawProgress, ThawWait, thaw};
+    use crate::storage::MemoryStorage;
+    use crate::storage::classes::{ThawOrder, ThawSpeed};
+    use crate::storage::freezing::FreezingStorage;
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn only_the_content_of_the_dump_itself_is_thawed() {
+        let storage = Arc::new(FreezingStorage::new(Arc::<MemoryStorage>::default(), 2));
+        let cluster = cluster_in(storage.clone()).await;
+        let (own, other) = (
+            id("shop", "14:05:00", DumpKind::Full),
+            id("shop", "15:05:00", DumpKind::Full),
+        );
+        let manifest = store(&cluster, &own).await;
+        store(&cluster, &other).await;
+        assert!(cold(&cluster, &manifest).await.unwrap().is_empty());
+        let key = |id: &DumpId, object: DumpObject| cluster.layout.dump(id, &object);
+        let content = key(&own, DumpObject::Whole(DumpFormat::Custom));
+        for key in [
+            content.clone(),
+            key(&own, DumpObject::Globals),
+            key(&other, DumpObject::Whole(DumpFormat::Custom)),
+        ] {
+            storage.freeze(&key, "GLACIER");
+        }
+        let found = cold(&cluster, &manifest).await.unwrap();
+        assert_eq!(found.objects, [(content, manifest.size())]);
+        let order = ThawOrder {
+            days: 1,
+            speed: ThawSpeed::Standard,
+        };
+        let wait = ThawWait {
+            most: Duration::from_secs(5),
+            pause: Duration::from_millis(1),
+        };
+        thaw(&*storage, &found, order, wait, &ThawProgress::default())
+            .await
+            .unwrap();
+        assert!(cold(&cluster, &manifest).await.unwrap().is_empty());
+        fetch(&cluster, &manifest, None, None).await.unwrap();
     }
 }

@@ -48,6 +48,25 @@ pub struct DumpSource {
     pub toc_bytes: u64,
 }
 
+/// Where a dump lies, without what is in it.
+#[derive(Debug, Clone)]
+pub struct DumpPlace {
+    pub path: PathBuf,
+    pub form: DumpForm,
+    /// Bytes of the table of contents.
+    pub toc_bytes: u64,
+}
+
+impl DumpSource {
+    pub fn place(&self) -> DumpPlace {
+        DumpPlace {
+            path: self.path.clone(),
+            form: self.form,
+            toc_bytes: self.toc_bytes,
+        }
+    }
+}
+
 /// Looks into a dump; a script is read to its end. Errors: there is none, or it is none of `pg_dump`'s.
 pub fn open(path: &Path) -> anyhow::Result<DumpSource> {
     let shown = path.display();
@@ -195,9 +214,8 @@ impl Drop for ScriptText {
 }
 
 /// Writes the dump with another table of contents, as `pg_restore` reads it, to a path where nothing is. The files of a
-/// folder are linked, not copied.
-pub fn rewrite(source: &DumpSource, toc: &Toc, to: &Path) -> anyhow::Result<()> {
-    let mut toc = toc.clone();
+/// folder are linked, not copied. Leaves the places of data as they are in the copy.
+pub fn rewrite(source: &DumpPlace, toc: &mut Toc, to: &Path) -> anyhow::Result<()> {
     let length = |toc: &Toc| -> anyhow::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         toc.write(&mut bytes)?;
@@ -213,16 +231,16 @@ pub fn rewrite(source: &DumpSource, toc: &Toc, to: &Path) -> anyhow::Result<()> 
                     std::os::unix::fs::symlink(source.path.join(&name), to.join(&name))?;
                 }
             }
-            fs::write(to.join(TOC), length(&toc)?)?;
+            fs::write(to.join(TOC), length(toc)?)?;
         }
         DumpForm::Custom => {
             // Offsets have a fixed length, so that shifting them does not shift them again.
-            let by = length(&toc)?.len() as i64 - source.toc_bytes as i64;
+            let by = length(toc)?.len() as i64 - source.toc_bytes as i64;
             toc.entries.iter_mut().for_each(|entry| entry.shift(by));
-            copy_behind(&source.path, source.toc_bytes, to, &[&length(&toc)?])?;
+            copy_behind(&source.path, source.toc_bytes, to, &[&length(toc)?])?;
         }
         DumpForm::Tar => {
-            let bytes = length(&toc)?;
+            let bytes = length(toc)?;
             let mut header = vec![0; TAR_BLOCK as usize];
             File::open(&source.path)?.read_exact(&mut header)?;
             set_tar_size(&mut header, bytes.len());

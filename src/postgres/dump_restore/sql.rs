@@ -281,6 +281,22 @@ fn list(tokens: &[Token<'_>], mut at: usize, places: &mut Vec<usize>) -> usize {
     at
 }
 
+/// The grantee of an `aclitem`, empty for PUBLIC, and the letters of what is granted.
+pub fn grantee(item: &str) -> Option<(String, &str)> {
+    let (name, rest) = match item.strip_prefix('"') {
+        Some(_) => {
+            let (tokens, _) = tokens(item);
+            let first = tokens.first()?;
+            (first.name()?, item[first.text.len()..].strip_prefix('=')?)
+        }
+        None => {
+            let (name, rest) = item.split_once('=')?;
+            (name.to_string(), rest)
+        }
+    };
+    Some((name, rest.split('/').next()?))
+}
+
 /// A statement about a database, about another one.
 pub fn of_database(statement: &str, name: &str) -> String {
     let (tokens, _) = tokens(statement);

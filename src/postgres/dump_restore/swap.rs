@@ -54,10 +54,10 @@ pub async fn take_out(
         let Err(error) = renamed else {
             return Ok(ended.len() as u64);
         };
-        guard.simple_query("ROLLBACK").await?;
         if !is_in_use(&error) {
             return Err(error).context(format!("cannot rename database \"{}\"", mark.of));
         }
+        guard.simple_query("ROLLBACK").await?;
     }
     let error = anyhow!("connections to database \"{}\" do not end", mark.of);
     Err(with_hint(
@@ -66,7 +66,8 @@ pub async fn take_out(
     ))
 }
 
-/// Gives the new database its name and ends the transaction of [`take_out`].
+/// Gives the new database its name and ends the transaction of [`take_out`]. After an error the session is of no more use:
+/// only another one can tell whether the transaction was carried out.
 pub async fn put_in_place(
     guard: &mut Connection,
     helper: &mut Connection,
@@ -81,9 +82,6 @@ pub async fn put_in_place(
     };
     let statement = format!("{comment}; ALTER DATABASE {from} RENAME TO {to}; COMMIT");
     let renamed = while_ending(guard, helper, &statement, &[building], &mut BTreeSet::new()).await;
-    if renamed.is_err() {
-        guard.simple_query("ROLLBACK").await?;
-    }
     renamed.with_context(|| format!("cannot give the new database the name \"{database}\""))
 }
 

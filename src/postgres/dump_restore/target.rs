@@ -3,11 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 
 use super::sql::literal;
+use crate::error::find;
 use crate::postgres::replication::conninfo::Address;
-use crate::postgres::replication::{ConnInfo, Connection, Mode, ResultSet};
+use crate::postgres::replication::{
+    ConnInfo, ConnectError, ConnectErrorKind, Connection, Mode, ResultSet,
+};
 
 /// The server, as far as a restore depends on it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,20 +54,42 @@ pub struct ExistingDatabase {
     pub slots: Vec<String>,
 }
 
-/// The database to be connected to while `target` is replaced: one cannot rename the database one is in.
-pub fn maintenance(info: &ConnInfo, target: &str) -> String {
-    let is_free = |name: &str| name != target;
-    let candidates = [info.database.as_str(), "postgres", "template1"];
-    let found = candidates.into_iter().find(|name| is_free(name));
-    found.unwrap_or("template1").to_string()
+/// SQLSTATEs of a database that does not exist, takes no connections, or not this role's.
+const NOT_HERE: [&str; 3] = ["3D000", "55000", "42501"];
+
+/// The databases to be connected to while `target` is replaced, in this order: one cannot rename the database one is in.
+fn maintenance(info: &ConnInfo, target: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for name in [info.database.as_str(), "postgres", "template1"] {
+        if name != target && !found.iter().any(|other| other == name) {
+            found.push(name.to_string());
+        }
+    }
+    found
 }
 
-/// A session for questions and for what is done to databases as a whole.
+/// A session for questions and for what is done to databases as a whole, in any database but `target`.
 pub async fn connect(info: &ConnInfo, target: &str, name: &str) -> anyhow::Result<Connection> {
     let mut info = info.clone();
-    info.database = maintenance(&info, target);
     info.application_name = name.to_string();
-    Connection::connect(&info, Mode::Sql).await
+    let mut first = None;
+    for database in maintenance(&info, target) {
+        info.database = database;
+        match Connection::connect(&info, Mode::Sql).await {
+            Err(error) if is_of_database(&error) => first = first.or(Some(error)),
+            done => return done,
+        }
+    }
+    Err(first.unwrap_or_else(|| anyhow!("no database to connect to")))
+}
+
+/// Whether it is the database that cannot be connected to, and not the server.
+fn is_of_database(error: &anyhow::Error) -> bool {
+    match find::<ConnectError>(error).map(|error| &error.reason) {
+        Some(ConnectErrorKind::Refused(said)) => NOT_HERE.contains(&said.code.as_str()),
+        Some(ConnectErrorKind::NoHbaEntry(_)) => true,
+        _ => false,
+    }
 }
 
 /// Asks the server. Errors: it does not answer.
@@ -189,9 +214,10 @@ mod tests {
             info.unwrap()
         };
         for (own, target, used) in [
-            ("app", "shop", "app"),
-            ("shop", "shop", "postgres"),
-            ("postgres", "postgres", "template1"),
+            ("app", "shop", &["app", "postgres", "template1"][..]),
+            ("shop", "shop", &["postgres", "template1"]),
+            ("postgres", "postgres", &["template1"]),
+            ("template1", "", &["template1", "postgres"]),
         ] {
             assert_eq!(maintenance(&info(own), target), used);
         }

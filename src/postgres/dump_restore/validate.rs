@@ -6,11 +6,12 @@ use anyhow::Context;
 
 use super::decide::{DumpFacts, Reason, RestorePlan, RestoreRequest, decide};
 use super::job::StartProgram;
-use super::needs::RestoreOptions;
+use super::needs::{DumpContent, RestoreOptions};
 use super::program::{Feed, run};
 use super::source::{DumpForm, DumpSource, open};
 use super::target::{TargetFacts, connect, free_space, gather};
 use super::{digests, sql};
+use crate::postgres::dump::manifest::DatabaseFacts;
 use crate::postgres::replication::ConnInfo;
 
 /// Reads a dump on disk: compares it with its checksum file, if there is one, and looks into it.
@@ -31,8 +32,8 @@ pub async fn read_file(path: &Path) -> anyhow::Result<(DumpSource, Option<PathBu
 #[derive(Debug)]
 pub struct Wanted<'a> {
     pub source: &'a DumpSource,
-    /// Bytes that the database had, if that is known.
-    pub bytes: Option<u64>,
+    /// Of the dump's database, as a manifest tells them.
+    pub facts: Option<&'a DatabaseFacts>,
     pub database: &'a str,
     pub options: &'a RestoreOptions,
     /// Programs run elsewhere and see no file of this machine.
@@ -54,8 +55,9 @@ pub async fn against(
         dump: DumpFacts {
             content: &wanted.source.content,
             form: wanted.source.form,
-            bytes: wanted.bytes.unwrap_or(wanted.source.bytes),
+            bytes: wanted.facts.map_or(wanted.source.bytes, |facts| facts.size),
             is_partial: wanted.is_partial,
+            facts: wanted.facts,
         },
         target: &target,
         database: wanted.database,
@@ -68,8 +70,9 @@ pub async fn against(
 
 /// The tablespace that the new database lies in, unless it is the server's own.
 fn tablespace(wanted: &Wanted<'_>) -> Option<String> {
-    let super::needs::DumpContent::Archive(toc) = &wanted.source.content else {
-        return None;
+    let toc = match &wanted.source.content {
+        DumpContent::Archive(toc) => toc,
+        DumpContent::Script(_) => return wanted.facts.map(|facts| facts.tablespace.clone()),
     };
     let created = toc
         .entries

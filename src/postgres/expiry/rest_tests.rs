@@ -10,7 +10,7 @@ use super::tests::*;
 use crate::postgres::backup::delete::{delete, plan_delete};
 use crate::postgres::catalog::missing_wal;
 use crate::postgres::cluster::Cluster;
-use crate::postgres::dump::list::tests::{complete, id as dump_id};
+use crate::postgres::dump::testing::{id as dump_id, store as store_dump};
 use crate::postgres::layout::{DumpKind, DumpObject, IdleMarker, PackName};
 use crate::postgres::load::load;
 use crate::postgres::protection::{Expiry, LeaseContent, LeaseKind, Needs, register_writer};
@@ -171,7 +171,7 @@ fn of_dumps() -> Policy {
 async fn the_rest_of_a_dump_is_deleted_by_the_next_run() {
     let (cluster, storage) = world().await;
     for time in ["01:00:00", "02:00:00", "03:00:00", "04:00:00"] {
-        complete(&cluster, &dump_id("shop", time, DumpKind::Full)).await;
+        store_dump(&cluster, &dump_id("shop", time, DumpKind::Full)).await;
     }
     // One that is being taken, and what an interrupted one left: neither was let go.
     for (time, object) in [
@@ -198,7 +198,7 @@ async fn the_rest_of_a_dump_is_deleted_by_the_next_run() {
     };
     let expected = copy_of(&storage).await;
     let done = run(&open(expected.clone()).await.unwrap()).await.unwrap();
-    assert_eq!((done.deleted.dumps.len(), done.objects), (2, 4), "{done:?}");
+    assert_eq!((done.deleted.dumps.len(), done.objects), (2, 8), "{done:?}");
     let expected = content(&*expected).await;
     for stop_at in 3.. {
         let inner = copy_of(&storage).await;
@@ -218,8 +218,7 @@ async fn the_rest_of_a_dump_is_deleted_by_the_next_run() {
     }
     // What a store refuses is tried again, too.
     let name = dump_id("shop", "02:00:00", DumpKind::Full);
-    let whole_file = DumpObject::Whole(crate::postgres::layout::DumpFormat::Custom);
-    let file = cluster.layout.dump(&name, &whole_file);
+    let file = cluster.layout.dump(&name, &DumpObject::Globals);
     let locked = Meddling::locked(storage.clone(), file.as_str());
     let locked = open(Arc::new(locked)).await.unwrap();
     assert_eq!(run(&locked).await.unwrap().left.len(), 1);

@@ -361,6 +361,11 @@ impl fmt::Display for DumpMember {
 }
 
 impl DumpObject {
+    /// Whether it holds what was dumped.
+    pub fn is_content(&self) -> bool {
+        matches!(self, Self::Whole(_) | Self::Member(_))
+    }
+
     /// The object's path beside the manifest.
     pub fn path(&self, name: &DumpName) -> String {
         match self {

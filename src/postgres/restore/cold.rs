@@ -86,12 +86,12 @@ async fn wal(cluster: &Cluster, plan: &RecoveryPlan) -> anyhow::Result<Vec<Objec
     Ok(objects)
 }
 
-/// Refuses what cannot be read now, with what to do.
-pub fn refuse(cold: &ColdObjects) -> anyhow::Result<()> {
+/// Refuses what cannot be read now, such as `the backup`, with what to do.
+pub fn refuse(what: &str, cold: &ColdObjects) -> anyhow::Result<()> {
     if cold.is_empty() {
         return Ok(());
     }
-    let error = anyhow!("the backup cannot be read yet: {cold}");
+    let error = anyhow!("{what} cannot be read yet: {cold}");
     Err(with_hint(
         error,
         "add --thaw: it orders that and waits, for hours or days; stores charge for it",

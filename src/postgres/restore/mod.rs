@@ -42,7 +42,7 @@ use serde::Serialize;
 use crate::error::Hint;
 use crate::postgres::catalog::RecoveryPlan;
 use crate::postgres::cluster::Cluster;
-pub use cold::order as thaw_order;
+pub use cold::{order as thaw_order, refuse as refuse_cold, thaw};
 pub use conf::assignment;
 use configuration::ArchivingConfig;
 use destination::Destination;
@@ -78,7 +78,7 @@ pub async fn check(
 ) -> anyhow::Result<()> {
     destination::check_free(destination)?;
     if !choices.thaw {
-        cold::refuse(&cold::survey(cluster, plan).await?)?;
+        cold::refuse("the backup", &cold::survey(cluster, plan).await?)?;
     }
     match choices.check_space {
         true => space::check(cluster, plan, destination).await,

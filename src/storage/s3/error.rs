@@ -343,7 +343,7 @@ impl ErrorResponse {
                 "the store has no such storage class: check `s3.storage_class_…` and the classes of tiers in `[retention_…]`".into()
             }
             ErrorKind::NotReadable => {
-                "thaw it first: `walden restore --thaw` does, or RestoreObject in the store".into()
+                "thaw it first: `walden restore --thaw` or `walden dump restore --thaw` does, or RestoreObject in the store".into()
             }
             ErrorKind::Unsupported => match api {
                 "RestoreObject" => "this store thaws nothing: bring the object back with the store's own tools".into(),

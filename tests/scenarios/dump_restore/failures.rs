@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 
 use super::shop::{self, dump, fingerprint};
 use super::{databases, restore_of, walden};
-use crate::harness::{Cluster, Major, Scratch, Walden, wait_until};
+use crate::harness::{Cluster, Major, Scratch, Walden, command, wait_until};
 use crate::small_disk::SmallDisk;
 
 /// A database whose restore pauses while it loads its table, for as long as the role's setting says.
@@ -170,6 +170,65 @@ fn a_killed_program_an_interrupt_and_a_killed_walden_leave_the_old_database() {
     kill_process(rustix::process::Pid::from_child(&busy), Signal::INT).expect("interrupt walden");
     said(busy, 1);
     shop.check("interrupted");
+}
+
+/// A session that runs SQL until it is ended.
+fn session(cluster: &Cluster, sql: &str) -> Child {
+    let mut psql = command(Major::with_clients().program("psql"));
+    psql.args(["-X", "-c", sql, "-d", &cluster.dsn()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    psql.spawn().expect("start psql")
+}
+
+/// Waits for a session that waits so, and ends it.
+fn end_who_waits(cluster: &Cluster, how: &str) {
+    let there = format!("from pg_stat_activity where {how}");
+    wait_until(how, || {
+        cluster.sql(&format!("select count(*) {there}")) == "1"
+    });
+    cluster.sql(&format!("select pg_terminate_backend(pid, 10000) {there}"));
+}
+
+#[test]
+fn a_commit_whose_answer_is_lost_is_told_as_the_server_tells_it() {
+    let shop = Paused::new("dump doubt");
+    let cluster = &shop.cluster;
+    // The swap waits for the database's lock; then for a standby that is not there, when its COMMIT is carried out.
+    let mut holder = session(
+        cluster,
+        "begin; comment on database shop is 'x'; select pg_sleep(600)",
+    );
+    wait_until("the lock is held", || cluster.sql(PAUSED) == "1");
+    let mut restore = shop.walden.command(restore_of(&shop.dump, &[]));
+    restore.args(["--format", "json"]);
+    let restore = restore.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let restore = restore.spawn().expect("start walden");
+    wait_until("the swap waits", || {
+        cluster.sql("select count(*) from pg_stat_activity where wait_event_type = 'Lock'") == "1"
+    });
+    cluster.sql("alter system set synchronous_standby_names = 'nobody'");
+    cluster.reload();
+    let mut probe = session(cluster, "create table probe()");
+    end_who_waits(cluster, "wait_event = 'SyncRep'");
+    end_who_waits(cluster, "wait_event = 'PgSleep'");
+    end_who_waits(cluster, "wait_event = 'SyncRep'");
+    let output = restore.wait_with_output().expect("wait for walden");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    let restored: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(
+        restored["notes"][0]
+            .as_str()
+            .is_some_and(|note| note.contains("is complete, although its last step failed")),
+        "{restored:#}"
+    );
+    assert_eq!(cluster.sql_in("shop", "select count(*) from stock"), "1");
+    let kept = restored["kept_as"].as_str().expect("a name");
+    assert_eq!(databases(cluster), ["postgres", "shop", kept]);
+    for session in [&mut holder, &mut probe] {
+        session.wait().expect("wait for psql");
+    }
 }
 
 #[test]

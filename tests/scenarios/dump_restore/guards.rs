@@ -2,7 +2,7 @@
 
 use super::shop::dump;
 use super::{databases, restore_of, walden};
-use crate::harness::{Cluster, Major, Scratch};
+use crate::harness::{Cluster, Major, Scratch, finish};
 
 #[test]
 fn production_asks_for_the_name_and_the_old_database_is_kept_until_it_is_dropped() {
@@ -82,6 +82,11 @@ fn production_asks_for_the_name_and_the_old_database_is_kept_until_it_is_dropped
         ["postgres", "shop", "shop_before_20260101_000000"]
     );
     assert_eq!(cluster.sql_in("shop", "select a from stock"), "2");
+    // The database that the settings name need not be there.
+    let mut absent = walden.command(["dump", "drop-old", "--dry-run"]);
+    let dsn = format!("{} dbname=absent", cluster.dsn());
+    let output = finish(absent.env("WALDEN_POSTGRESQL__DSN", dsn));
+    assert!(output.success(), "{}", output.stderr);
 
     // Once more restored, its comment does not gather marks.
     cluster.sql("comment on database shop is 'mine'");
@@ -114,6 +119,7 @@ fn a_script_that_leads_out_of_its_database_is_never_run() {
     for line in [
         "\\connect postgres",
         "DROP DATABASE shop;",
+        "SELECT 2; DROP DATABASE shop;",
         &format!("\\! touch '{}'", made.display()),
     ] {
         let script = scratch.write("shop.sql", &format!("SELECT 1;\n{line}\n{end}"));

@@ -130,13 +130,26 @@ fn a_dump_in_a_bucket_comes_back_through_a_local_file_that_goes() {
         "dump.programs = \"{programs}\"\ndump.spool = \"{}\"\n",
         spool.display()
     );
-    let walden = Walden::on_s3(&scratch, &cluster, &store.fresh_bucket(), &settings);
+    let bucket = store.fresh_bucket();
+    let walden = Walden::on_s3(&scratch, &cluster, &bucket, &settings);
+    let latest = || {
+        let answer = bucket.request("GET", "main/dumps/shop/shop_latest", b"");
+        String::from_utf8(answer.body).expect("a name")
+    };
+    let mut ids = Vec::new();
     walden.ok(["init"]);
     shop::roles(&cluster);
     shop::make(&cluster, "shop");
     let before = fingerprint(&cluster, "shop");
     for format in ["custom", "directory"] {
-        take(&walden, &["--format", format]);
+        ids.push(take(&walden, &["--format", format]));
+        let (_, name) = ids[ids.len() - 1].split_once('/').expect("a database");
+        let endings = [("custom", ".dump"), ("directory", ".dir")];
+        let (_, ending) = endings
+            .into_iter()
+            .find(|(one, _)| *one == format)
+            .expect("one");
+        assert_eq!(latest().trim_end(), format!("{name}{ending}"));
         walden.ok([
             "dump",
             "restore",
@@ -149,4 +162,8 @@ fn a_dump_in_a_bucket_comes_back_through_a_local_file_that_goes() {
         assert_eq!(fs::read_dir(&spool).expect("list the folder").count(), 0);
         cluster.sql("select pg_sleep(1.1)");
     }
+    walden.ok(["dump", "delete", "--yes", "shop_latest"]);
+    let (_, first) = ids[0].split_once('/').expect("a database");
+    assert_eq!(latest().trim_end(), format!("{first}.dump"));
+    assert_eq!(listed(&walden, &ids[0])["tier"], Value::Null);
 }
