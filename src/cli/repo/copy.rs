@@ -163,6 +163,7 @@ fn in_words(copied: &Copied, created: bool) -> String {
         ("WAL files", counts.wal),
         ("packs", counts.packs),
         ("backups", counts.backups),
+        ("dumps", counts.dumps),
         ("names", counts.names),
         ("idle markers", counts.idle),
     ];

@@ -18,7 +18,7 @@ const MAX_SAMPLE: u32 = 1_000_000;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Read only so many segments and packs, chosen at random: a number of objects, or a percentage such as 5%. All
+    /// Read only so many segments, packs and files of dumps, chosen at random: a number of objects, or a percentage such as 5%. All
     /// else is read, and what is missing is found, anyway.
     #[arg(long, value_name = "N|PERCENT%")]
     sample: Option<SampleArg>,
@@ -192,10 +192,11 @@ fn in_words(report: &VerifyReport) -> String {
         .map(|key| format!(", from behind {key} on"))
         .unwrap_or_default();
     text + &format!(
-        "cluster \"{}\" in {} is {verdict}: read {}{packs}, {}, {}{after}\n",
+        "cluster \"{}\" in {} is {verdict}: read {}{packs}, {}, {}, {}{after}\n",
         report.cluster,
         report.repository,
         counted(found.backups, "backup"),
+        counted(found.dumps, "dump"),
         counted(found.wal_files, "WAL file"),
         bytes(found.plain_bytes),
     )

@@ -75,7 +75,7 @@ impl Copier {
                     .map(drop);
             }
         };
-        let Some(present) = self.has_manifest(&key, &manifest).await? else {
+        let Some(present) = self.has_manifest(&key, kind, &manifest).await? else {
             return Ok(());
         };
         // The packs of a backup that is there are not read back.
@@ -103,17 +103,13 @@ impl Copier {
     }
 
     /// Whether the destination has a manifest; `None` after noting that it is another one, or of no use.
-    async fn has_manifest(
+    pub(super) async fn has_manifest(
         &self,
         key: &Key,
+        kind: &str,
         manifest: &SealedObject,
     ) -> anyhow::Result<Option<bool>> {
-        let theirs = match self
-            .destination
-            .repository
-            .header(key, manifest::KIND)
-            .await
-        {
+        let theirs = match self.destination.repository.header(key, kind).await {
             Err(ObjectError::Storage(error)) => return Err(error).hint(AGAIN),
             theirs => theirs.map_err(ObjectProblem::from),
         };
@@ -122,7 +118,7 @@ impl Copier {
             Ok(Some(theirs)) if theirs.plain == manifest.header().plain => return Ok(Some(true)),
             Ok(Some(_)) => (
                 ProblemKind::Conflict,
-                "the destination has another backup of that name".to_string(),
+                "the destination has another one of that name".to_string(),
             ),
             Err(ObjectProblem { problem, why }) => (problem, why),
         };

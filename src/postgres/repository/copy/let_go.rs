@@ -4,6 +4,7 @@ use super::proof::Snapshot;
 use crate::error::find;
 use crate::postgres::catalog::{ExpiredWal, WalRanges, without};
 use crate::postgres::cluster::Cluster;
+use crate::postgres::dump::list::ListedDump;
 use crate::postgres::load::{load_backups, load_wal};
 use crate::postgres::protection::{Deletion, Expiry, ExpiryOutcome, OtherDeletion};
 use crate::postgres::types::WalFileName;
@@ -34,6 +35,14 @@ impl LetGo {
         self.0.as_ref().is_some_and(|(expiry, there)| {
             expiry.expired.contains(segment) && !there.contains(segment)
         })
+    }
+
+    /// The dumps that are not being deleted there.
+    pub fn others(&self, mut dumps: Vec<ListedDump>) -> Vec<ListedDump> {
+        if let Some((expiry, _)) = &self.0 {
+            dumps.retain(|dump| !expiry.gone_dumps.contains(&dump.id.to_string()));
+        }
+        dumps
     }
 
     /// Takes it out of what is to be copied.

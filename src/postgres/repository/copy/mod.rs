@@ -1,7 +1,8 @@
-//! A cluster into another repository: history files and WAL first, then packs, a backup's manifest last, so that the
-//! destination is right wherever it is interrupted. What is there already is not copied again.
+//! A cluster into another repository: history files and WAL first, then packs, a backup's manifest last, and dumps in the same
+//! way, so that the destination is right wherever it is interrupted. What is there already is not copied again.
 
 mod backups;
+mod dumps;
 mod let_go;
 mod proof;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use crate::error::{Hint, find, one_line};
 use crate::postgres::backup::delete::NoSuchBackup;
 use crate::postgres::catalog::{Gap, TimelinePath};
 use crate::postgres::cluster::{Cluster, NotRegistered};
+use crate::postgres::dump::list::{ListedDump, list};
 use crate::postgres::idle;
 use crate::postgres::index::recordings;
 use crate::postgres::layout::{BackupId, ClusterName};
@@ -61,7 +63,7 @@ pub struct CopyOptions {
 #[derive(Debug, Default)]
 pub struct CopyProgress {
     pub done: AtomicU64,
-    /// Of WAL and packs; 0 until it is known.
+    /// Of WAL, packs and dumps; 0 until it is known.
     pub total: AtomicU64,
     /// What is being done, in words.
     pub phase: Mutex<String>,
@@ -235,28 +237,27 @@ async fn copy_registered(
         None => LetGo::load(destination).await?,
     };
     let_go.forget_in(&mut before);
+    let dumps = match options.backup {
+        Some(_) => Vec::new(),
+        None => let_go.others(list(source, None).await?.complete),
+    };
+    let dump_bytes: u64 = dumps.iter().map(ListedDump::bytes).sum();
     for capability in source.repository.required().await? {
         destination.repository.require(&capability).await?;
     }
     progress
         .total
-        .store(before.stored_bytes(), Ordering::Relaxed);
+        .store(before.stored_bytes() + dump_bytes, Ordering::Relaxed);
     let copier = Arc::new(Copier::new(
         source.clone(),
         destination.clone(),
         options,
         progress,
     ));
-    for (id, ObjectProblem { problem, why }) in &before.unusable {
-        copier.failed(
-            CopySide::Source,
-            &source.layout.manifest(id),
-            *problem,
-            why.clone(),
-        )?;
-    }
+    unusable(&copier, &before)?;
     let mut foreign = std::mem::take(&mut before.wal.foreign);
     foreign.extend(all_of(&copier, &before, options.backup.is_none(), &let_go).await?);
+    copier.dumps(&dumps).await?;
     note(destination, before.wal.ranges.expired()).await?;
     let after = load(destination).await?;
     let continuity = proof::prove(&before, &after, &source.layout);
@@ -274,6 +275,15 @@ async fn copy_registered(
         unfinished: before.unfinished,
         foreign,
     })
+}
+
+/// Notes the backups that cannot be copied.
+fn unusable(copier: &Copier, before: &Snapshot) -> anyhow::Result<()> {
+    for (id, ObjectProblem { problem, why }) in &before.unusable {
+        let key = copier.source.layout.manifest(id);
+        copier.failed(CopySide::Source, &key, *problem, why.clone())?;
+    }
+    Ok(())
 }
 
 /// What the source has, or of it what one backup needs.

@@ -6,8 +6,13 @@ use super::*;
 use crate::postgres::archive::testing::segment;
 use crate::postgres::backup::delete::{delete, plan_delete};
 use crate::postgres::catalog::WalSpan;
+use crate::postgres::dump::latest;
+use crate::postgres::dump::list::read_all;
+use crate::postgres::dump::progress::DumpProgress;
+use crate::postgres::dump::read_back::check;
+use crate::postgres::dump::testing::{id, store};
 use crate::postgres::expiry::apply::{Chosen, apply};
-use crate::postgres::layout::ExpiryRecord;
+use crate::postgres::layout::{DumpFormat, DumpKind, DumpObject, ExpiryRecord};
 use crate::postgres::protection::{Deletion, Expiry, ExpiryOutcome, leases};
 use crate::postgres::repository::testing::{FIRST, SECOND, content, damage, example, wal};
 use crate::postgres::repository::verify::{VerifyScope, verify};
@@ -58,6 +63,11 @@ async fn assert_backups_whole(storage: Arc<dyn Storage>) {
             .await
             .unwrap();
         assert!(verified.is_sound(), "{verified:?}");
+    }
+    for (dump, manifest) in read_all(&cluster, list(&cluster, None).await.unwrap().complete).await {
+        let (manifest, progress) = (manifest.unwrap().unwrap(), DumpProgress::default());
+        let faults = check(&cluster, &manifest, None, &progress).await.unwrap();
+        assert!(faults.is_empty(), "{}: {faults:?}", dump.id);
     }
 }
 
@@ -131,6 +141,10 @@ async fn a_copy_equals_its_source_and_a_second_one_copies_nothing() {
 #[tokio::test]
 async fn a_copy_that_dies_anywhere_is_right_so_far_and_the_next_one_completes_it() {
     let (source, storage) = example().await;
+    let dump = id("shop", "14:05:00", DumpKind::Full);
+    store(&source, &dump).await;
+    let kind = DumpKind::Full;
+    latest::update(&source, "shop", kind, &[]).await.unwrap();
     let expected = content(&*storage).await;
     for point in [CrashPoint::Before, CrashPoint::After] {
         for stop_at in 0.. {
@@ -603,4 +617,62 @@ async fn a_copy_tells_nothing_beside_a_deletion_at_its_destination() {
     let told = Expiry::load(&destination).await.unwrap();
     assert!(told.expired.contains(HOLE[0].parse().unwrap()));
     assert_eq!(told.open.map(|open| open.digest).as_deref(), Some("d"));
+}
+
+#[tokio::test]
+async fn a_dump_is_copied_with_its_manifest_last_and_a_damaged_one_is_not() {
+    let (source, storage) = example().await;
+    let (good, bad) = (
+        id("shop", "14:05:00", DumpKind::Full),
+        id("shop", "15:05:00", DumpKind::Full),
+    );
+    let key = |id, object| source.layout.dump(id, &object);
+    for id in [&good, &bad] {
+        store(&source, id).await;
+        // When a restore proved it, it was the source's.
+        let proof = key(id, DumpObject::Proof);
+        let _ = storage.put(&proof, "{}".into(), PutMode::CreateOnly).await;
+    }
+    let broken = key(&bad, DumpObject::Whole(DumpFormat::Custom));
+    damage(&*storage, broken.as_str()).await;
+    let to = Arc::new(MemoryStorage::default());
+    let first = copied(&source, to.clone(), &options()).await.unwrap();
+    assert_eq!(
+        problems(&first),
+        [(CopySide::Source, ProblemKind::Damaged, broken.as_str())]
+    );
+    let counts = |copied: &Copied| (copied.counts.dumps.copied, copied.counts.dumps.present);
+    assert_eq!((first.complete, counts(&first)), (false, (1, 0)));
+    let destination = open_again(&to).await;
+    let kept = list(&destination, None).await.unwrap();
+    assert_eq!((kept.complete.len(), &kept.complete[0].id), (1, &good));
+    assert!(!kept.complete[0].has(&DumpObject::Proof));
+    assert!(kept.complete[0].has(&DumpObject::Sha256(DumpFormat::Custom)));
+    let latest = source.layout.latest_dump("shop", DumpKind::Full);
+    let named = to.linked(&latest).await.unwrap();
+    assert_eq!(named, Some(good.name().file(DumpFormat::Custom)));
+    let sound = |result: crate::postgres::repository::verify::VerifyResult| {
+        let found = result.findings.list.iter();
+        let objects = found.map(|found| found.object.clone()).collect::<Vec<_>>();
+        (result.dumps, objects)
+    };
+    let of = async |cluster: &Cluster| sound(verify(cluster, VerifyScope::All, 1).await.unwrap());
+    assert_eq!(of(&destination).await, (1, vec![]));
+    assert_eq!(of(&source).await, (2, vec![broken.to_string()]));
+
+    // What an interrupted copy left is compared, and never taken for what it is not.
+    let manifest = key(&good, DumpObject::Manifest);
+    to.delete(&manifest).await.unwrap();
+    let again = copied(&source, to.clone(), &options()).await.unwrap();
+    assert_eq!(counts(&again), (1, 0));
+    to.delete(&manifest).await.unwrap();
+    damage(&*to, key(&good, DumpObject::Globals).as_str()).await;
+    let conflict = copied(&source, to.clone(), &options()).await.unwrap();
+    assert!(
+        problems(&conflict)
+            .iter()
+            .any(|(at, problem, _)| (*at, *problem)
+                == (CopySide::Destination, ProblemKind::Conflict))
+    );
+    assert!(to.head(&manifest).await.unwrap().is_none());
 }

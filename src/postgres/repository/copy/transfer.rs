@@ -64,6 +64,8 @@ pub struct Counts {
     pub packs: CopyCount,
     /// Backups, by their manifests.
     pub backups: CopyCount,
+    /// Logical dumps.
+    pub dumps: CopyCount,
     /// Recordings of names.
     pub names: CopyCount,
     /// Idle markers.
@@ -85,6 +87,7 @@ pub enum CopyGroup {
     Wal,
     Packs,
     Backups,
+    Dumps,
     Names,
     Idle,
 }
@@ -139,11 +142,18 @@ impl Copier {
 
     pub(super) fn count(&self, group: CopyGroup, bytes: u64, came: Came) -> bool {
         self.progress.done.fetch_add(bytes, Ordering::Relaxed);
+        self.tally(group, bytes, came);
+        true
+    }
+
+    /// Counts what the progress has seen already.
+    pub(super) fn tally(&self, group: CopyGroup, bytes: u64, came: Came) {
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         let count = match group {
             CopyGroup::Wal => &mut tally.counts.wal,
             CopyGroup::Packs => &mut tally.counts.packs,
             CopyGroup::Backups => &mut tally.counts.backups,
+            CopyGroup::Dumps => &mut tally.counts.dumps,
             CopyGroup::Names => &mut tally.counts.names,
             CopyGroup::Idle => &mut tally.counts.idle,
         };
@@ -156,7 +166,6 @@ impl Copier {
                 (count.present, count.not_read) = (count.present + 1, count.not_read + 1)
             }
         }
-        true
     }
 
     /// Notes that an object is not at the destination as it must be; false. Errors: the source is gone.
@@ -292,7 +301,7 @@ impl Copier {
         }
     }
 
-    async fn put(&self, key: &Key, object: Bytes) -> anyhow::Result<PutOutcome> {
+    pub(super) async fn put(&self, key: &Key, object: Bytes) -> anyhow::Result<PutOutcome> {
         self.destination
             .repository
             .storage()

@@ -1,5 +1,6 @@
 //! Reading a backup whole: every frame and file is checked, and the WAL that it needs is looked up.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +20,7 @@ use crate::postgres::backup::wal::{NeededWal, is_proven};
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::layout::{BackupId, Layout};
 use crate::postgres::object_problem::{ObjectProblem, ProblemKind};
+use crate::postgres::repository::{Sample, TaskPool, pack_sizes};
 use crate::repo::{FramePlace, Frames, ObjectError, SealedObject, is_unusable};
 use crate::storage::Key;
 
@@ -27,6 +29,51 @@ const BATCH_BYTES: u64 = 4 << 20;
 const BATCH_FILES: usize = 1000;
 
 impl Verification {
+    /// Reads a manifest, checks that all it names is there, and reads the packs that are in the sample.
+    pub(super) async fn sample_of_backup(
+        self: &Arc<Self>,
+        id: &BackupId,
+        sample: Sample,
+    ) -> anyhow::Result<()> {
+        let key = self.cluster.layout.manifest(id);
+        let (description, needed) = match self.manifest(&key).await {
+            Ok(Some(read)) => read,
+            Ok(None) => return Ok(()),
+            Err(error) => return self.note_error(&key, error),
+        };
+        let mut pool = TaskPool::new(self.options.workers);
+        let mut sizes: BTreeMap<BackupId, BTreeMap<Key, u64>> = BTreeMap::new();
+        for (pack, least) in needed {
+            if !sizes.contains_key(&pack.backup) {
+                sizes.insert(
+                    pack.backup.clone(),
+                    pack_sizes(&self.cluster, &pack.backup).await?,
+                );
+            }
+            let key = self.cluster.layout.pack(&pack);
+            match sizes.get(&pack.backup).and_then(|sizes| sizes.get(&key)) {
+                None => {
+                    let why = format!("backup {id} needs it, and there is no such object");
+                    self.note(key.as_str(), ObjectProblem::missing(why))?;
+                }
+                Some(size) if *size < least => {
+                    let why = format!("it has {size} bytes where backup {id} needs {least}");
+                    self.note(key.as_str(), ObjectProblem::damaged(why))?;
+                }
+                Some(size) if sample.holds(&key) => {
+                    let (own, size) = (self.clone(), *size);
+                    pool.add(async move { own.pack(&key, size).await }).await?;
+                }
+                Some(_) => (),
+            }
+        }
+        pool.finish().await?;
+        match self.needed_wal(&description).await {
+            Ok(()) => Ok(()),
+            Err(error) => self.note_error(&key, error),
+        }
+    }
+
     /// Reads a backup whole. Errors: [`NoSuchBackup`]; or the store did not answer, so that the answer is not known.
     pub(super) async fn backup(self: &Arc<Self>, id: &BackupId) -> anyhow::Result<()> {
         let key = self.cluster.layout.manifest(id);

@@ -1,8 +1,9 @@
-//! Is it whole: WAL, one backup, or everything of a cluster? Everything is read in the order of the keys (backups, names,
-//! idle markers, then WAL), so that a verification which was interrupted goes on where it ended. Manifests, history files
+//! Is it whole: WAL, one backup, or everything of a cluster? Everything is read in the order of the keys (backups, dumps,
+//! names, idle markers, then WAL), so that a verification which was interrupted goes on where it ended. Manifests, history files
 //! and what ought to be there are always checked; of segments and packs a sample may do.
 
 mod backup;
+mod dumps;
 mod findings;
 mod report;
 mod wal;
@@ -14,15 +15,16 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use anyhow::{Context, anyhow};
 
 use super::sample::{Lowest, Watermark};
-use super::{MAX_TOLD, MAX_UNREAD, Sample, SampleExtent, TaskPool, pack_sizes, whole_pack};
+use super::{MAX_TOLD, MAX_UNREAD, Sample, SampleExtent, TaskPool, whole_pack};
 use crate::budget::Budget;
 use crate::error::find;
 use crate::postgres::backup::{delete::NoSuchBackup, manifest};
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::cluster::Cluster;
+use crate::postgres::dump::list::list;
 use crate::postgres::idle;
 use crate::postgres::index::recordings;
-use crate::postgres::layout::{BackupId, ObjectKind, PackName};
+use crate::postgres::layout::{BackupId, DumpId, DumpObject, ObjectKind, PackName};
 use crate::postgres::load::{LoadedBackups, load_backups};
 use crate::postgres::object_problem::{ObjectProblem, ProblemKind};
 use crate::postgres::types::WalFileName;
@@ -105,16 +107,22 @@ impl Verification {
                 },
                 Some(sample) => self.sample_of_backup(id, sample).await?,
             }
-            let mut state = self.state();
-            match state.unread == unread {
-                true => state.mark.end(&key),
-                false => state.mark.fail(&key),
-            }
-            state.found.backups += 1;
+            self.over(&key, unread);
+            self.state().found.backups += 1;
         }
+        self.dumps().await?;
         self.small(self.cluster.layout.names_folder()).await?;
         self.small(self.cluster.layout.idle_folder()).await?;
         self.wal().await
+    }
+
+    /// Work on a key ended; `unread`: how many objects could not be read before.
+    fn over(&self, key: &Key, unread: u64) {
+        let mut state = self.state();
+        match state.unread == unread {
+            true => state.mark.end(key),
+            false => state.mark.fail(key),
+        }
     }
 
     /// Reads all recordings of names, or all idle markers.
@@ -221,6 +229,12 @@ impl Verification {
                     _ => 0,
                 },
                 Some(ObjectKind::Pack(pack)) if self.wants_pack(&pack) => meta.size,
+                Some(ObjectKind::Dump(id, object))
+                    if self.sample().is_none() && object.is_content() =>
+                {
+                    let key = self.cluster.layout.dump(&id, &DumpObject::Manifest);
+                    if self.is_done(&key) { 0 } else { meta.size }
+                }
                 Some(_) => 0,
                 None => self.note_foreign(&meta.key),
             };
@@ -258,12 +272,19 @@ impl Verification {
                 Err(_) => (),
             }
         }
+        let dumps = list(&self.cluster, None).await?.complete;
+        let dumps: BTreeSet<DumpId> = dumps.into_iter().map(|dump| dump.id).collect();
         let mut lowest = Lowest::new(self.options.seed, count);
         let mut walk = Walk::new(self.cluster.layout.folder());
         while let Some(meta) = self.next(&mut walk).await? {
             match self.cluster.object_kind(&meta.key) {
                 Some(ObjectKind::Wal(WalFileName::Segment(_))) => lowest.add(&meta.key),
                 Some(ObjectKind::Pack(pack)) if needed.contains(&pack) => lowest.add(&meta.key),
+                Some(ObjectKind::Dump(id, object))
+                    if object.is_content() && dumps.contains(&id) =>
+                {
+                    lowest.add(&meta.key)
+                }
                 _ => (),
             }
         }
@@ -336,51 +357,6 @@ impl Verification {
             None if find::<NoSuchBackup>(&error).is_some() => Ok(()),
             None if !is_unusable(&error) => self.note(key.as_str(), ObjectProblem::unread(&error)),
             None => self.note(key.as_str(), ObjectProblem::unusable(&error)),
-        }
-    }
-
-    /// Reads a manifest, checks that all it names is there, and reads the packs that are in the sample.
-    async fn sample_of_backup(
-        self: &Arc<Self>,
-        id: &BackupId,
-        sample: Sample,
-    ) -> anyhow::Result<()> {
-        let key = self.cluster.layout.manifest(id);
-        let (description, needed) = match self.manifest(&key).await {
-            Ok(Some(read)) => read,
-            Ok(None) => return Ok(()),
-            Err(error) => return self.note_error(&key, error),
-        };
-        let mut pool = TaskPool::new(self.options.workers);
-        let mut sizes: BTreeMap<BackupId, BTreeMap<Key, u64>> = BTreeMap::new();
-        for (pack, least) in needed {
-            if !sizes.contains_key(&pack.backup) {
-                sizes.insert(
-                    pack.backup.clone(),
-                    pack_sizes(&self.cluster, &pack.backup).await?,
-                );
-            }
-            let key = self.cluster.layout.pack(&pack);
-            match sizes.get(&pack.backup).and_then(|sizes| sizes.get(&key)) {
-                None => {
-                    let why = format!("backup {id} needs it, and there is no such object");
-                    self.note(key.as_str(), ObjectProblem::missing(why))?;
-                }
-                Some(size) if *size < least => {
-                    let why = format!("it has {size} bytes where backup {id} needs {least}");
-                    self.note(key.as_str(), ObjectProblem::damaged(why))?;
-                }
-                Some(size) if sample.holds(&key) => {
-                    let (own, size) = (self.clone(), *size);
-                    pool.add(async move { own.pack(&key, size).await }).await?;
-                }
-                Some(_) => (),
-            }
-        }
-        pool.finish().await?;
-        match self.needed_wal(&description).await {
-            Ok(()) => Ok(()),
-            Err(error) => self.note_error(&key, error),
         }
     }
 

@@ -53,11 +53,13 @@ pub struct VerifyResult {
     pub wal_files: u64,
     /// Backups whose manifest was read, with all packs or a sample of them.
     pub backups: u64,
+    /// Logical dumps whose manifest was read, with all objects or a sample of them.
+    pub dumps: u64,
     /// Single packs read, for a sample; one that several backups need counts for each.
     pub packs: u64,
-    /// Segments and packs that a sample by number holds, of all that a verification from the beginning reads.
+    /// Segments, packs and files of dumps that a sample by number holds, of all that a verification from the beginning reads.
     pub drawn: Option<u64>,
-    /// Different segments and packs read, for a sample.
+    /// Different segments, packs and files of dumps read, for a sample.
     pub sampled: u64,
     /// Bytes of content that were read.
     pub plain_bytes: u64,
