@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
@@ -5,13 +6,16 @@ use serde::Serialize;
 
 use super::super::{Context, Exit, Format, Table, bytes, print_json, print_text};
 use crate::api::Dump;
+use crate::error::one_line;
 use crate::postgres::cluster::Cluster;
-use crate::postgres::dump::list::{ListedDump, list, read_all};
+use crate::postgres::dump::list::{ListedDump, LoadedDump, list, read_all};
 use crate::postgres::dump::manifest::DumpManifest;
 use crate::postgres::dump::proof;
 use crate::postgres::dump::started::{self, DumpReservation, DumpStarted};
+use crate::postgres::expiry::{KeptFor, kept_dumps};
 use crate::postgres::layout::{DumpId, DumpKind, DumpObject};
 use crate::repo::{ObjectError, is_unusable};
+use crate::retention::{Policy, Tier};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -61,6 +65,10 @@ struct ListedOutput {
     stored_bytes: u64,
     /// When it was last proven by a restore.
     proven_at: Option<DateTime<Utc>>,
+    /// The longest retention tier that keeps it.
+    tier: Option<Tier>,
+    /// A pin keeps it.
+    pinned: bool,
     /// What its manifest says; absent where it has none that can be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     dump: Option<Dump>,
@@ -77,8 +85,18 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let cluster = context.cluster().await?;
     let (kept, now) = (list(&cluster, args.database.as_deref()).await?, Utc::now());
     let mut listed = Vec::new();
-    for (dump, manifest) in read_all(&cluster, kept.complete).await {
-        listed.extend(look_at(&cluster, dump, manifest, now).await?);
+    let complete = read_all(&cluster, kept.complete).await;
+    let tiers = tiers(context, &cluster, &complete).await;
+    for (dump, manifest) in complete {
+        let found = look_at(&cluster, dump, manifest, now).await?;
+        listed.extend(found.map(|dump| {
+            let KeptFor { tier, pinned } = tiers.get(&dump.id).copied().unwrap_or_default();
+            ListedOutput {
+                tier,
+                pinned,
+                ..dump
+            }
+        }));
     }
     for dump in kept.unfinished {
         listed.push(look_at_unfinished(&cluster, dump, now).await?);
@@ -94,6 +112,26 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         Exit::Unsound
     } else {
         Exit::Success
+    })
+}
+
+/// What keeps each dump, as far as that can be known.
+async fn tiers(
+    context: &Context,
+    cluster: &Cluster,
+    complete: &[LoadedDump],
+) -> BTreeMap<DumpId, KeptFor> {
+    let known = complete.iter().filter_map(|(dump, manifest)| {
+        let manifest = manifest.as_ref().ok()?.as_ref()?;
+        Some((dump, manifest))
+    });
+    let kept = kept_dumps(cluster, &Policy::new(&context.settings), known).await;
+    kept.unwrap_or_else(|error| {
+        tracing::warn!(
+            "which tiers keep the dumps is not known: {}",
+            one_line(&error)
+        );
+        BTreeMap::new()
     })
 }
 
@@ -114,7 +152,7 @@ async fn look_at(
             } else {
                 DumpStatus::Unread
             };
-            (status, None, Some(crate::error::one_line(&error)))
+            (status, None, Some(one_line(&error)))
         }
     };
     let proof = match dump.has(&DumpObject::Proof) {
@@ -161,15 +199,26 @@ fn output(dump: &ListedDump, status: DumpStatus, now: DateTime<Utc>) -> ListedOu
         age_hours: (now - dump.id.time()).as_seconds_f64() / 3600.0,
         stored_bytes: dump.bytes(),
         proven_at: None,
+        tier: None,
+        pinned: false,
         dump: None,
         why: None,
         started: None,
     }
 }
 
+fn kept_for(dump: &ListedOutput) -> String {
+    match (dump.tier, dump.pinned) {
+        (Some(tier), true) => format!("{tier}, pinned"),
+        (Some(tier), false) => tier.to_string(),
+        (None, true) => "pinned".into(),
+        (None, false) => "-".into(),
+    }
+}
+
 fn table(listed: &[ListedOutput]) -> String {
     let mut table = Table::new(&[
-        "ID", "KIND", "FORMAT", "STARTED", ">AGE", ">SIZE", ">TABLES", "PROVEN", "STATUS",
+        "ID", "KIND", "FORMAT", "STARTED", ">AGE", ">SIZE", ">TABLES", "TIER", "PROVEN", "STATUS",
     ]);
     for dump in listed {
         let of =
@@ -192,6 +241,7 @@ fn table(listed: &[ListedOutput]) -> String {
             format!("{:.1} h", dump.age_hours),
             bytes(dump.stored_bytes),
             of(&|dump| dump.tables.to_string()),
+            kept_for(dump),
             dump.proven_at.map_or("never".into(), |time| {
                 time.format("%Y-%m-%d %H:%MZ").to_string()
             }),

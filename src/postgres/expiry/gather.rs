@@ -154,7 +154,8 @@ pub async fn protect(
     Ok(())
 }
 
-fn pinned(stored: StoredPin) -> anyhow::Result<Pin> {
+/// A pin in retention's words.
+pub(super) fn pinned(stored: StoredPin) -> anyhow::Result<Pin> {
     let id = stored.id.to_string();
     let pin = stored.content.map_err(|why| {
         let error =
@@ -277,7 +278,8 @@ fn item(
     }
 }
 
-fn of_dump(dump: &ListedDump, manifest: &DumpManifest) -> Item {
+/// A dump as an item.
+pub(super) fn of_dump(dump: &ListedDump, manifest: &DumpManifest) -> Item {
     let mut series = dump.id.database().to_string();
     if manifest.kind == DumpKind::Data {
         series += " (data)";

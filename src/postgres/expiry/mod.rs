@@ -5,6 +5,7 @@
 
 pub mod apply;
 mod beside;
+mod dumps;
 mod engine;
 mod gather;
 mod opinion;
@@ -13,5 +14,6 @@ mod rest_tests;
 #[cfg(test)]
 mod tests;
 
+pub use dumps::{KeptFor, kept_dumps};
 pub use engine::ExpiryProgress;
 pub use gather::{Gathered, as_needs, gather, protect};
