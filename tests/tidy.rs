@@ -172,6 +172,7 @@ const LAYERS: &[Layer] = &[
         name: "jobs (schedule)",
         modules: &[
             "jobs::schedule",
+            "jobs::known",
             "jobs::job",
             "jobs::record",
             "jobs::decide",
@@ -179,6 +180,7 @@ const LAYERS: &[Layer] = &[
         ],
         may_name: &[
             "jobs::schedule",
+            "jobs::known",
             "jobs::job",
             "jobs::record",
             "jobs::decide",

@@ -308,8 +308,6 @@ fn what_the_documents_show_is_followed_but_for_what_needs_other_programs() {
         ("docs/operations/monitoring.md", "needs Prometheus"),
         ("docs/operations/retention.md", "needs an archive"),
         ("docs/operations/retention.md", "needs an archive"),
-        ("docs/operations/schedule.md", "needs a schedule"),
-        ("docs/operations/schedule.md", "needs systemd and cron"),
         ("README.md", "installs packages and builds"),
     ];
     assert_eq!(left_out, expected);

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::context::heir_of_cluster;
 use super::{Context, Exit, jobs};
 use crate::config::{ClusterIdentity, Settings};
-use crate::error::{Hint, one_line};
+use crate::error::Hint;
 use crate::http;
 use crate::owner;
 use crate::postgres::cluster::Cluster;
@@ -47,9 +47,7 @@ pub fn run(context: &Context) -> anyhow::Result<Exit> {
         };
         let cluster = context.cluster().await?;
         let options = ServiceOptions {
-            jobs: jobs(&context.settings, &cluster)
-                .inspect_err(|error| tracing::error!("no job is run: {}", one_line(error)))
-                .ok(),
+            jobs: Some(jobs(&context.settings, &cluster)),
             ..options(context)
         };
         let identity = ClusterIdentity::of(&context.settings, |name| std::env::var_os(name));
@@ -85,14 +83,14 @@ fn refuse_root(settings: &Settings) -> anyhow::Result<()> {
     }
 }
 
-/// What runs by itself. Errors: a job that is scheduled lacks a setting.
-fn jobs(settings: &Settings, cluster: &Cluster) -> anyhow::Result<JobsOptions> {
-    Ok(JobsOptions {
-        jobs: jobs::kinds::jobs(settings)?,
+/// What runs by itself.
+fn jobs(settings: &Settings, cluster: &Cluster) -> JobsOptions {
+    JobsOptions {
+        jobs: jobs::kinds::jobs(settings),
         runs: jobs::runs_of(settings, cluster),
         launch: jobs::launch(settings),
         begins: settings.schedule.in_service,
-    })
+    }
 }
 
 fn options(context: &Context) -> ServiceOptions {

@@ -398,7 +398,7 @@ settings! {
         history: Duration = LIMIT, Value("90d");
         /// How long a runner may give no sign until another one, also on another machine, takes its place. It gives one
         /// each quarter of this.
-        lease: Duration = SettingType::Duration { min: 2, max: HOUR }, Value("60s");
+        lease: Duration = SettingType::Duration { min: 2, max: HOUR }, Value("3m");
         /// Whether the service runs the jobs. false: cron or systemd do.
         in_service: bool = SettingType::Bool, Value("true");
     }

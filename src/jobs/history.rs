@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
+use super::format::parse;
 use super::keys::JobKeys;
 use super::record::{RunId, RunRecord};
 use crate::error::{one_line, with_hint};
@@ -37,9 +38,7 @@ impl History {
         let key = self.keys.record(job, id);
         let bytes = get_all(&*self.storage, &key, FEW_LINES).await?;
         let Some(bytes) = bytes else { return Ok(None) };
-        let read = serde_json::from_slice(&bytes)
-            .with_context(|| format!("\"{key}\" cannot be read as a record of a run"));
-        read.map(Some)
+        parse(&key, &bytes, "a record of a run").map(Some)
     }
 
     /// The runs since a name, by their names, and their jobs.

@@ -19,5 +19,12 @@ pub struct Job {
     /// How long a run may take.
     pub deadline: Duration,
     /// What the child process is told to do.
-    pub arguments: Vec<String>,
+    pub arguments: Result<Vec<String>, Missing>,
+}
+
+/// A setting that a job cannot do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Missing {
+    pub what: &'static str,
+    pub hint: &'static str,
 }

@@ -16,19 +16,19 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::clock::{Boot, Clock};
+use super::format::{FORMAT, parse};
 use super::keys::JobKeys;
 use super::record::{Memory, Purpose, RunId};
-use crate::error::with_hint;
 use crate::storage::{FEW_LINES, ListEntry, PutMode, PutOutcome, Storage, get_all, list_all};
 
-/// The newest form of these objects.
-pub const FORMAT: u32 = 1;
 /// The holder gives up earlier than others take, by this part of the lease's time.
 const MARGIN: u32 = 8;
 /// Longer leases are not waited for: the object was damaged.
 const LONGEST: Duration = Duration::from_secs(3600);
 /// How often the highest object is asked for again when it went meanwhile.
 const LOOKS: usize = 10;
+/// Old objects that are removed at a time.
+const REMOVED: usize = 100;
 
 /// Who runs a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,26 +143,12 @@ impl Leases {
             let Some(bytes) = get_all(&*self.storage, &key, FEW_LINES).await? else {
                 continue;
             };
-            let object = serde_json::from_slice::<LeaseObject>(&bytes);
-            return match object {
-                Ok(object) if object.format > FORMAT => Err(with_hint(
-                    anyhow!("a newer Walden wrote \"{key}\""),
-                    "upgrade this host",
-                )),
-                Ok(object) => Ok(Some(Latest {
-                    generation,
-                    object,
-                    stored_at,
-                })),
-                Err(error) => {
-                    let error = anyhow::Error::new(error)
-                        .context(format!("\"{key}\" cannot be read as a lease of a job"));
-                    Err(with_hint(
-                        error,
-                        "remove that object: the job is then looked after as a new one",
-                    ))
-                }
-            };
+            let object = parse(&key, &bytes, "a lease of a job")?;
+            return Ok(Some(Latest {
+                generation,
+                object,
+                stored_at,
+            }));
         }
         Err(anyhow!(
             "the lease of job {job} changes too fast to be read"
@@ -204,7 +190,8 @@ impl Leases {
             in_doubt: false,
         };
         let object = object(Some(&held.holder), &held.memory);
-        let is_ours = self.create(job, held.generation, &object).await?;
+        // Nothing old is removed here: that may take long, or be forbidden.
+        let is_ours = self.create(job, held.generation, &object).await?.is_some();
         Ok((is_ours && self.clock.boot() < held.valid_until).then_some(held))
     }
 
@@ -216,29 +203,40 @@ impl Leases {
         memory: &Memory,
     ) -> anyhow::Result<bool> {
         let generation = seen.map_or(0, |seen| seen.generation + 1);
-        self.create(job, generation, &object(None, memory)).await
+        let old = self.create(job, generation, &object(None, memory)).await?;
+        Ok(self.cleared(job, old).await)
     }
 
-    /// Creates an object, and removes those before it; `false`: another one was first.
+    /// Creates an object; the numbers that are then past. `None`: another one was first.
     async fn create(
         &self,
         job: &str,
         generation: u64,
         object: &LeaseObject,
-    ) -> anyhow::Result<bool> {
+    ) -> anyhow::Result<Option<Vec<u64>>> {
         if !self.put(job, generation, object).await? {
-            return Ok(false);
+            return Ok(None);
         }
         let all = self.generations(job).await?;
         if all.last().is_some_and(|(last, _)| *last > generation) {
             // What was seen is long past: the number was free because it had been removed.
             self.remove(job, generation).await;
-            return Ok(false);
+            return Ok(None);
         }
-        for (old, _) in all.iter().filter(|(old, _)| *old + 1 < generation) {
-            self.remove(job, *old).await;
+        let numbers = all.iter().map(|(number, _)| *number);
+        Ok(Some(
+            numbers.filter(|number| number + 1 < generation).collect(),
+        ))
+    }
+
+    /// Removes the numbers that are past, until one cannot be; whether there were any to tell: an object was created.
+    async fn cleared(&self, job: &str, old: Option<Vec<u64>>) -> bool {
+        for number in old.iter().flatten().take(REMOVED) {
+            if !self.remove(job, *number).await {
+                break;
+            }
         }
-        Ok(true)
+        old.is_some()
     }
 
     async fn put(&self, job: &str, generation: u64, object: &LeaseObject) -> anyhow::Result<bool> {
@@ -248,12 +246,14 @@ impl Leases {
         Ok(put == PutOutcome::Stored)
     }
 
-    /// What stays does no harm: whoever takes the lease next removes it.
-    async fn remove(&self, job: &str, generation: u64) {
+    /// What stays does no harm: whoever gives the lease back next removes it.
+    async fn remove(&self, job: &str, generation: u64) -> bool {
         let key = self.keys.lease(job, generation);
-        if let Err(error) = self.storage.delete(&key).await {
+        let removed = self.storage.delete(&key).await;
+        if let Err(error) = &removed {
             tracing::debug!("{error}: {:#}", error.source);
         }
+        removed.is_ok()
     }
 
     /// Gives a sign. `false`: the lease is lost. Errors: not known; it is valid as long as it was.
@@ -274,10 +274,14 @@ impl Leases {
         held.generation = generation;
         held.valid_until = valid_until(began, &held.holder);
         held.in_doubt = false;
-        if let Some(old) = generation.checked_sub(2) {
+        Ok(true)
+    }
+
+    /// Removes what the last sign left behind. It may be given up at any time.
+    pub async fn remove_old(&self, held: &Held) {
+        if let Some(old) = held.generation.checked_sub(2) {
             self.remove(&held.job, old).await;
         }
-        Ok(true)
     }
 
     /// Counts an object that was stored although the answer said otherwise. It makes the lease no longer.
@@ -300,7 +304,8 @@ impl Leases {
         self.count_own(held).await?;
         held.valid_until = self.clock.boot();
         let object = object(None, memory);
-        self.create(&held.job, held.generation + 1, &object).await
+        let old = self.create(&held.job, held.generation + 1, &object).await?;
+        Ok(self.cleared(&held.job, old).await)
     }
 }
 

@@ -166,7 +166,7 @@ fn job() -> Job {
         schedule: Some(schedule),
         lane: Lane::Short,
         deadline: Duration::from_secs(3600),
-        arguments: Vec::new(),
+        arguments: Ok(Vec::new()),
     }
 }
 
@@ -190,7 +190,7 @@ async fn runner(me: usize, world: Shared, runs: Runs, up_before: Duration) {
     let (job, mut watch) = (job(), Watch::default());
     loop {
         turn().await;
-        let considered = runs.consider(&job, &mut watch, Wanted::Scheduled).await;
+        let considered = runs.consider(&job, &mut watch, Wanted::SCHEDULED).await;
         if let Ok(Turn::Run(held)) = considered {
             // What fails here stands in the lease until that expires.
             let _ = work(me, &world, &runs, *held, up_before).await;
@@ -219,6 +219,7 @@ async fn work(
             break;
         }
         lock(world).may_work.insert(me, may_work(&held));
+        runs.leases.remove_old(&held).await;
         // The fence: looked at before each step that counts.
         if runs.leases.clock.boot() >= held.valid_until() {
             break;
@@ -489,7 +490,7 @@ fn a_job_that_nobody_saw_before_begins_with_its_next_moment() {
     lock(&model.world).is_rough = false;
     model.runners.clear();
     let (runs, _) = model.runs(0);
-    let look = || finish(runs.consider(&job(), &mut Watch::default(), Wanted::Scheduled)).unwrap();
+    let look = || finish(runs.consider(&job(), &mut Watch::default(), Wanted::SCHEDULED)).unwrap();
     let Turn::Idle(memory, Due::At(at)) = look() else {
         panic!("nothing is due")
     };

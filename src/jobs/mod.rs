@@ -7,9 +7,11 @@
 pub mod child;
 pub mod clock;
 pub mod decide;
+pub mod format;
 pub mod history;
 mod job;
 pub mod keys;
+mod known;
 pub mod lease;
 pub mod perform;
 pub mod permit;
@@ -18,4 +20,4 @@ pub mod runs;
 pub mod schedule;
 pub mod status;
 
-pub use job::{Job, Lane};
+pub use job::{Job, Lane, Missing};

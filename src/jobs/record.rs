@@ -8,6 +8,9 @@ use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::known::KnownSchedules;
+use super::schedule::Schedule;
+
 /// When a run began, by its runner's clock, and a random part, as `<YYYYMMDDTHHMMSSZ>-<8 hex>`. Names sort by time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
@@ -183,6 +186,19 @@ pub struct Retry {
     /// Runs that failed.
     pub attempts: u32,
     pub not_before: DateTime<Utc>,
+    /// Where the last one failed: perhaps another one can do it, and goes first.
+    #[serde(default)]
+    pub host: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_not_before: Option<DateTime<Utc>>,
+}
+
+impl Retry {
+    /// When a host may try again.
+    pub fn not_before(&self, host: &str) -> DateTime<Utc> {
+        let own = self.host_not_before.filter(|_| self.host == host);
+        own.unwrap_or(self.not_before)
+    }
 }
 
 /// How often what failed is tried again.
@@ -192,11 +208,19 @@ pub struct RetryPolicy {
     pub after: Duration,
 }
 
+/// Exit codes of verbs that another try does not change: wrong usage, damage or gaps, a refusal.
+pub const LASTING: [i32; 3] = [2, 3, 4];
+/// How much longer the host waits where a run failed.
+const OTHERS_FIRST: Duration = Duration::from_secs(60);
+
 /// What a job's runners tell each other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     /// Moments of the schedule up to here are dealt with.
     pub settled: DateTime<Utc>,
+    /// What the runners go by.
+    #[serde(default)]
+    pub schedules: KnownSchedules,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
     /// Runs in a row that failed; those that somebody ended do not count.
@@ -213,11 +237,21 @@ impl Memory {
     pub fn new(time: DateTime<Utc>) -> Self {
         Self {
             settled: time,
+            schedules: KnownSchedules::default(),
             retry: None,
             failures: 0,
             last: None,
             last_success: None,
         }
+    }
+
+    /// With what a runner goes by at `now`. `None`: that is known.
+    pub fn knowing(&self, schedule: &Schedule, now: DateTime<Utc>) -> Option<Self> {
+        let schedules = self.schedules.with(schedule, self.settled, now)?;
+        Some(Self {
+            schedules,
+            ..self.clone()
+        })
     }
 
     /// After a run has ended.
@@ -236,7 +270,8 @@ impl Memory {
             return memory;
         };
         let is_done = matches!(record.state, RunState::Succeeded | RunState::Cancelled);
-        let is_over = is_done || record.purpose.attempt > policy.retries;
+        let is_lasting = record.exit_code.is_some_and(|code| LASTING.contains(&code));
+        let is_over = is_done || is_lasting || record.purpose.attempt > policy.retries;
         if record.state == RunState::Stopped {
             // As if it had not begun: whoever comes next does it.
             memory.retry = self.retry.clone();
@@ -244,11 +279,14 @@ impl Memory {
             memory.settled = scheduled;
             memory.retry = None;
         } else {
-            let after = TimeDelta::from_std(policy.after).unwrap_or_default();
+            let after = |span| record.ended_at + TimeDelta::from_std(span).unwrap_or_default();
+            let others_first = policy.after.min(OTHERS_FIRST);
             memory.retry = Some(Retry {
                 scheduled,
                 attempts: record.purpose.attempt,
-                not_before: record.ended_at + after,
+                not_before: after(policy.after),
+                host: record.host.clone(),
+                host_not_before: Some(after(policy.after + others_first)),
             });
         }
         memory
@@ -330,7 +368,8 @@ mod tests {
         assert_eq!((failed.settled, failed.failures), (at(1), 1));
         let retry = failed.retry.clone().unwrap();
         assert_eq!((retry.scheduled, retry.attempts), (at(2), 1));
-        assert_eq!(retry.not_before, at(2) + TimeDelta::minutes(11));
+        assert_eq!(retry.not_before("b"), at(2) + TimeDelta::minutes(11));
+        assert_eq!(retry.not_before("a"), at(2) + TimeDelta::minutes(12));
         let again = failed.after(&record(RunState::TimedOut, Some(at(2)), 2), POLICY);
         assert_eq!(
             (again.settled, again.failures, &again.retry),
@@ -345,6 +384,23 @@ mod tests {
             (stopped.settled, stopped.failures, stopped.retry),
             (at(1), 1, failed.retry)
         );
+    }
+
+    #[test]
+    fn what_another_try_does_not_change_is_not_tried_again() {
+        for (code, is_over) in [(1, false), (2, true), (3, true), (4, true), (5, false)] {
+            let failed = RunRecord {
+                exit_code: Some(code),
+                ..record(RunState::Failed, Some(at(1)), 1)
+            };
+            let memory = Memory::new(at(0)).after(&failed, POLICY);
+            let told = (
+                memory.retry.is_none(),
+                memory.settled == at(1),
+                memory.failures,
+            );
+            assert_eq!(told, (is_over, is_over, 1), "{code}");
+        }
     }
 
     #[test]

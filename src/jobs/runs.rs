@@ -8,21 +8,28 @@ use chrono::{DateTime, Utc};
 
 use super::clock::Clock;
 use super::decide::{Due, due};
+use super::format::FORMAT;
 use super::history::History;
 use super::job::Job;
 use super::keys::JobKeys;
 use super::lease::{Held, Holder, Latest, Leases, Standing, Watch};
 use super::record::{Memory, Purpose, RetryPolicy, RunId, RunRecord, RunState};
 use super::status::JobStatus;
+use crate::error::one_line;
 use crate::storage::{Key, PutMode, Storage};
 
 /// What a run is begun for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
-    /// What the schedule says.
-    Scheduled,
+    /// What the schedule says. One that is new counts from so long before now.
+    Scheduled(Duration),
     /// Somebody asks for it.
     Now,
+}
+
+impl Wanted {
+    /// What the schedule says, from now on.
+    pub const SCHEDULED: Self = Self::Scheduled(Duration::ZERO);
 }
 
 /// What came of the wish to run a job.
@@ -85,8 +92,13 @@ impl Runs {
     ) -> anyhow::Result<Turn> {
         let seen = self.leases.look(job.name).await?;
         let standing = watch.standing(seen.as_ref(), self.leases.clock.boot());
-        let (memory, is_news) = match (&seen, standing) {
-            (None, _) => (Memory::new(self.wall()), true),
+        let now = self.wall();
+        let known_from = match wanted {
+            Wanted::Scheduled(before) => now - before,
+            Wanted::Now => now,
+        };
+        let (memory, is_over) = match (&seen, standing) {
+            (None, _) => (Memory::new(known_from), false),
             (Some(seen), Standing::Held(left)) => {
                 let object = seen.object.clone();
                 let holder = object.holder.context("a held lease has a holder")?;
@@ -95,23 +107,36 @@ impl Runs {
             (Some(seen), Standing::Free) => (seen.object.memory.clone(), false),
             (Some(seen), Standing::Expired) => (self.bury(job, seen).await?, true),
         };
-        let stored_at = seen
-            .as_ref()
-            .map_or_else(|| self.wall(), |seen| seen.stored_at.into());
+        let schedule = job.schedule.as_ref();
+        let known = schedule.and_then(|schedule| memory.knowing(schedule, known_from));
+        let is_news = is_over || known.is_some();
+        let memory = known.unwrap_or(memory);
         let due = match wanted {
-            Wanted::Scheduled => due(job.schedule.as_ref(), &memory, stored_at, self.wall()),
+            Wanted::Scheduled(_) => {
+                let stored_at = seen.as_ref().map_or(now, |seen| seen.stored_at.into());
+                due(schedule, &memory, stored_at, now, &self.host)
+            }
             Wanted::Now => Due::Now(Purpose::asked_for()),
         };
+        self.begin(job, seen.as_ref(), memory, due, is_news).await
+    }
+
+    /// Takes the lease for what is due; else says what is news.
+    async fn begin(
+        &self,
+        job: &Job,
+        seen: Option<&Latest>,
+        memory: Memory,
+        due: Due,
+        is_news: bool,
+    ) -> anyhow::Result<Turn> {
         match due {
             Due::Now(purpose) => {
                 let holder = self.holder(purpose)?;
-                let taken = self
-                    .leases
-                    .take(job.name, seen.as_ref(), holder, memory)
-                    .await?;
+                let taken = self.leases.take(job.name, seen, holder, memory).await?;
                 Ok(taken.map_or(Turn::Again, |held| Turn::Run(Box::new(held))))
             }
-            due if is_news => match self.leases.note(job.name, seen.as_ref(), &memory).await? {
+            due if is_news => match self.leases.note(job.name, seen, &memory).await? {
                 true => Ok(Turn::Idle(memory, due)),
                 false => Ok(Turn::Again),
             },
@@ -129,15 +154,12 @@ impl Runs {
             }) => (object.holder, object.memory, stored_at.into()),
             None => (None, Memory::new(self.wall()), self.wall()),
         };
-        let due = due(job.schedule.as_ref(), &memory, stored_at, self.wall());
+        let (now, schedule) = (self.wall(), job.schedule.as_ref());
+        let known = schedule.and_then(|schedule| memory.knowing(schedule, now));
+        let memory = known.unwrap_or(memory);
+        let due = due(schedule, &memory, stored_at, now, &self.host);
         let holder = holder.filter(|_| standing != Standing::Expired);
-        Ok(JobStatus::of(
-            job,
-            holder.as_ref(),
-            &memory,
-            &due,
-            self.wall(),
-        ))
+        Ok(JobStatus::of(job, holder.as_ref(), &memory, &due, now))
     }
 
     fn holder(&self, purpose: Purpose) -> anyhow::Result<Holder> {
@@ -174,7 +196,7 @@ impl Runs {
         why: Option<String>,
     ) -> RunRecord {
         RunRecord {
-            format: super::lease::FORMAT,
+            format: FORMAT,
             id: holder.run.clone(),
             job: job.to_string(),
             state,
@@ -189,16 +211,28 @@ impl Runs {
         }
     }
 
-    /// Keeps how a run ended, gives the lease back, and removes old records. What is kept: when the lease was lost,
+    /// Keeps how a run ended, gives the lease back, and removes what is old. What is kept: when the lease was lost,
     /// another one may have told already.
     pub async fn finish(&self, mut held: Held, record: RunRecord) -> anyhow::Result<RunRecord> {
         let kept = self.history.keep(record).await?;
-        let memory = held.memory.after(&kept, self.retry);
-        self.leases.release(&mut held, &memory).await?;
-        let asked = self.cancel_key(&held);
-        self.history.storage.delete(&asked).await?;
-        self.history.trim(&kept, self.age).await?;
+        // The run is no worse for what fails from here on: others take the lease when it has expired.
+        if let Err(error) = self.give_back(&mut held, &kept).await {
+            tracing::warn!(
+                "job {}: run {} is told, and leaves objects behind: {}",
+                held.job,
+                kept.id,
+                one_line(&error)
+            );
+        }
         Ok(kept)
+    }
+
+    async fn give_back(&self, held: &mut Held, kept: &RunRecord) -> anyhow::Result<()> {
+        let memory = held.memory.after(kept, self.retry);
+        self.leases.release(held, &memory).await?;
+        let storage = &self.history.storage;
+        storage.delete(&self.cancel_key(held)).await?;
+        self.history.trim(kept, self.age).await
     }
 
     /// Asks a run to end. Its runner looks every few seconds.

@@ -43,6 +43,15 @@ impl Schedule {
         }
     }
 
+    /// Another expression, put off by the same.
+    pub fn like(&self, cron: Cron, zone: TimeZone) -> Self {
+        Self {
+            cron,
+            zone: zone.0,
+            offset: self.offset,
+        }
+    }
+
     /// The expression.
     pub fn cron(&self) -> &Cron {
         &self.cron
@@ -56,6 +65,11 @@ impl Schedule {
     /// When the run of a moment begins.
     pub fn begin_of(&self, moment: DateTime<Utc>) -> DateTime<Utc> {
         moment + self.offset
+    }
+
+    /// The last moment until `until` whose run was to begin by `now`.
+    pub fn last_until(&self, until: DateTime<Utc>, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.last_begun(now.min(until + self.offset))
     }
 
     /// The first moment later than `time`.

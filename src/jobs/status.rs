@@ -76,7 +76,7 @@ impl JobStatus {
             Due::Now(purpose) => schedule
                 .zip(purpose.scheduled)
                 .map(|(schedule, moment)| schedule.begin_of(moment)),
-            Due::At(time) => Some(*time),
+            Due::At(time) | Due::Retry(time) => Some(*time),
             Due::Never => None,
         };
         let is_due = matches!(due, Due::Now(_)) && holder.is_none();

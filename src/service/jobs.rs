@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use crate::error::one_line;
@@ -78,7 +78,8 @@ struct Attended {
     next: Instant,
     /// When it is due, by the wall.
     due: Option<DateTime<Utc>>,
-    is_running: bool,
+    /// The task of our run.
+    running: Option<task::Id>,
     status: Option<JobStatus>,
     failed: Option<String>,
 }
@@ -88,7 +89,7 @@ pub struct JobsOwner {
     options: JobsOptions,
     attended: Vec<Attended>,
     recent: BTreeMap<RunId, RunRecord>,
-    running: JoinSet<(usize, anyhow::Result<RunRecord>)>,
+    running: JoinSet<anyhow::Result<RunRecord>>,
     told: watch::Sender<JobsSnapshot>,
     stop: watch::Receiver<bool>,
 }
@@ -105,7 +106,7 @@ impl JobsOwner {
             watch: Watch::default(),
             next: Instant::now(),
             due: None,
-            is_running: false,
+            running: None,
             status: None,
             failed: None,
         };
@@ -134,31 +135,20 @@ impl JobsOwner {
             let next = self.next_look();
             tokio::select! {
                 () = async { drop(stop.wait_for(|stop| *stop).await) } => break,
-                Some(ended) = self.running.join_next() => self.settle(ended).await,
+                Some(ended) = self.running.join_next_with_id() => self.ended(ended).await,
                 () = sleep_until(next) => (),
             }
         }
         // Each is told by itself, and gives its lease back.
-        while let Some(ended) = self.running.join_next().await {
-            self.settle(ended).await;
+        while let Some(ended) = self.running.join_next_with_id().await {
+            self.ended(ended).await;
         }
         Ok(())
     }
 
-    /// A run whose task failed is not begun again by this service, and costs the hooks nothing.
-    async fn settle(
-        &mut self,
-        ended: Result<(usize, anyhow::Result<RunRecord>), tokio::task::JoinError>,
-    ) {
-        match ended {
-            Ok(ended) => self.ended(ended).await,
-            Err(error) => tracing::error!("a job's task failed: {error}"),
-        }
-    }
-
     /// When something may be to be done.
     fn next_look(&self) -> Instant {
-        let waiting = self.attended.iter().filter(|one| !one.is_running);
+        let waiting = self.attended.iter().filter(|one| one.running.is_none());
         let first = waiting.map(|one| one.next).min();
         let tick = Instant::now() + TICK;
         first.map_or(tick, |first| first.min(tick))
@@ -166,11 +156,11 @@ impl JobsOwner {
 
     /// Looks at all jobs whose time has come, by either clock.
     async fn look(&mut self) {
-        for at in 0..self.attended.len() {
+        for at in self.in_turn() {
             let now = self.options.runs.leases.clock.wall();
             let one = &self.attended[at];
             let is_due = one.due.is_some_and(|due| due <= now);
-            if one.is_running || !(is_due || one.next <= Instant::now()) {
+            if one.running.is_some() || !(is_due || one.next <= Instant::now()) {
                 continue;
             }
             let begins = self.options.begins && self.is_free(one.job.lane);
@@ -178,11 +168,21 @@ impl JobsOwner {
         }
     }
 
+    /// Who has waited longest comes first: a job that is always due must not keep the others from its lane.
+    fn in_turn(&self) -> Vec<usize> {
+        let mut all: Vec<usize> = (0..self.attended.len()).collect();
+        all.sort_by_key(|at| {
+            let due = self.attended[*at].due;
+            (due.is_none(), due)
+        });
+        all
+    }
+
     fn is_free(&self, lane: Lane) -> bool {
         !self
             .attended
             .iter()
-            .any(|one| one.is_running && one.job.lane == lane)
+            .any(|one| one.running.is_some() && one.job.lane == lane)
     }
 
     async fn look_at(&mut self, at: usize, begins: bool) {
@@ -207,6 +207,8 @@ impl JobsOwner {
                 if one.failed.take().is_some() {
                     tracing::info!("job {}: it can be looked after again", one.job.name);
                 }
+                // Also of what waits for its lane.
+                one.due = status.next.filter(|_| self.options.begins);
                 one.status = Some(status);
             }
             Err(error) => self.trouble(at, &error),
@@ -216,29 +218,23 @@ impl JobsOwner {
     /// Begins a run if one is due; how long to wait for the next look.
     async fn consider(&mut self, at: usize, runs: &Runs) -> anyhow::Result<Duration> {
         let one = &mut self.attended[at];
-        let considered = runs.consider(&one.job, &mut one.watch, Wanted::Scheduled);
+        let considered = runs.consider(&one.job, &mut one.watch, Wanted::SCHEDULED);
         Ok(match considered.await? {
             Turn::Run(held) => {
-                one.is_running = true;
                 let (launch, stop) = (self.options.launch.clone(), self.stop.clone());
                 let (runs, job) = (runs.clone(), one.job.clone());
-                self.running.spawn(async move {
-                    let ended = perform(&runs, &job, *held, &launch, stop).await;
-                    (at, ended)
-                });
+                let run = async move { perform(&runs, &job, *held, &launch, stop).await };
+                one.running = Some(self.running.spawn(run).id());
                 LOOK
             }
             Turn::Again => SOON,
-            Turn::Running(_, _, left) => {
-                one.due = None;
-                (left + SOON).min(LOOK)
-            }
+            Turn::Running(_, _, left) => (left + SOON).min(LOOK),
             Turn::Idle(_, due) => {
-                one.due = match due {
-                    Due::At(time) => Some(time),
+                let due = match due {
+                    Due::At(time) | Due::Retry(time) => Some(time),
                     Due::Now(_) | Due::Never => None,
                 };
-                until(one.due, runs.leases.clock.wall())
+                until(due, runs.leases.clock.wall())
             }
         })
     }
@@ -253,17 +249,21 @@ impl JobsOwner {
         one.next = Instant::now() + TROUBLE;
     }
 
-    /// A run of ours has ended.
-    async fn ended(&mut self, (at, ended): (usize, anyhow::Result<RunRecord>)) {
-        match ended {
-            Ok(record) => drop(self.recent.insert(record.id.clone(), record)),
-            Err(error) => self.trouble(at, &error),
-        }
-        // What waited for the lane has its turn.
+    /// A run of ours has ended. One whose task failed is told when its lease has expired, and costs the hooks nothing.
+    async fn ended(&mut self, ended: Result<(task::Id, anyhow::Result<RunRecord>), JoinError>) {
+        let (task, ended) = ended.unwrap_or_else(|error| (error.id(), Err(error.into())));
         for one in &mut self.attended {
+            // What waited for the lane has its turn.
             one.next = Instant::now();
         }
-        self.attended[at].is_running = false;
+        let of_task = |one: &Attended| one.running == Some(task);
+        if let Some(at) = self.attended.iter().position(of_task) {
+            self.attended[at].running = None;
+            match ended {
+                Ok(record) => drop(self.recent.insert(record.id.clone(), record)),
+                Err(error) => self.trouble(at, &error),
+            }
+        }
         self.read_recent().await;
     }
 
@@ -325,4 +325,114 @@ impl JobsOwner {
 fn until(due: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Duration {
     let wait = due.map(|due| (due - now).to_std().unwrap_or_default());
     wait.map_or(LOOK, |wait| wait.min(LOOK))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::OnceLock;
+
+    use chrono::TimeDelta;
+
+    use super::*;
+    use crate::jobs::clock::{Boot, Clock, MachineClock};
+    use crate::jobs::record::{Memory, RetryPolicy};
+    use crate::jobs::schedule::Schedule;
+    use crate::storage::{MemoryStorage, PutMode, PutOutcome};
+
+    /// Panics in all tasks but the first that asks.
+    #[derive(Debug, Default)]
+    struct Panicking(OnceLock<task::Id>);
+
+    impl Clock for Panicking {
+        fn wall(&self) -> DateTime<Utc> {
+            MachineClock.wall()
+        }
+
+        fn boot(&self) -> Boot {
+            let own = task::id();
+            assert_eq!(*self.0.get_or_init(|| own), own, "a fault");
+            MachineClock.boot()
+        }
+    }
+
+    fn options(clock: Arc<dyn Clock>, jobs: Vec<Job>) -> JobsOptions {
+        let retry = RetryPolicy {
+            retries: 0,
+            after: Duration::ZERO,
+        };
+        let times = [Duration::from_secs(60); 2];
+        let (folder, host) = ("main/jobs/".into(), "host".into());
+        let storage = Arc::new(MemoryStorage::default());
+        JobsOptions {
+            jobs,
+            runs: Runs::new(storage, folder, clock, host, retry, times),
+            launch: Launch {
+                program: "/bin/true".into(),
+                leading: Vec::new(),
+            },
+            begins: true,
+        }
+    }
+
+    fn job(name: &'static str, cron: &str) -> Job {
+        let schedule = Schedule::new(
+            cron.parse().unwrap(),
+            "UTC".parse().unwrap(),
+            Duration::ZERO,
+        );
+        Job {
+            name,
+            schedule: Some(schedule),
+            lane: Lane::Long,
+            deadline: Duration::from_secs(60),
+            arguments: Ok(Vec::new()),
+        }
+    }
+
+    /// All moments since long are still to be done.
+    async fn overdue(options: &JobsOptions, at: usize, days: i64) {
+        let (job, leases) = (&options.jobs[at], &options.runs.leases);
+        let since = Utc::now() - TimeDelta::days(days);
+        let memory = Memory::new(since);
+        let memory = memory.knowing(job.schedule.as_ref().unwrap(), since);
+        let body = serde_json::json!({ "format": 1, "holder": null, "memory": memory });
+        let key = leases.keys.lease(job.name, 0);
+        let put = leases
+            .storage
+            .put(&key, body.to_string().into(), PutMode::CreateOnly);
+        assert_eq!(put.await.unwrap(), PutOutcome::Stored);
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_a_run_is_told_and_ends_nothing_else() {
+        let jobs = vec![job("dump", "0 0 * * *")];
+        let options = options(Arc::new(Panicking::default()), jobs);
+        overdue(&options, 0, 3).await;
+        let (stopping, stop) = watch::channel(false);
+        let (owner, mut heard) = JobsOwner::new(options, stop);
+        let part = tokio::spawn(owner.run());
+        let fails = heard.wait_for(|snapshot| snapshot.failed.is_some());
+        let failed = fails.await.unwrap().failed.clone().unwrap();
+        assert!(failed.contains("panicked"), "{failed}");
+        stopping.send_replace(true);
+        part.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn of_jobs_of_one_lane_the_one_that_waited_longest_comes_first() {
+        let jobs = vec![job("backup", "* * * * *"), job("verify", "0 0 1 * *")];
+        let options = options(Arc::new(MachineClock), jobs);
+        overdue(&options, 0, 40).await;
+        overdue(&options, 1, 40).await;
+        let (_stopping, stop) = watch::channel(false);
+        let (mut owner, _heard) = JobsOwner::new(options, stop);
+        // Nothing is known of them yet, so the first one begins; then it is due again at once.
+        owner.look().await;
+        assert!(owner.attended[0].running.is_some() && owner.attended[1].running.is_none());
+        let ended = owner.running.join_next_with_id().await.unwrap();
+        owner.ended(ended).await;
+        owner.attended[0].due = Some(Utc::now());
+        owner.look().await;
+        assert!(owner.attended[0].running.is_none() && owner.attended[1].running.is_some());
+    }
 }

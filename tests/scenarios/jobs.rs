@@ -5,13 +5,19 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
+use chrono::{Timelike, Utc};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::harness::{Cluster, Major, Scratch, Service, Walden, clock_ahead, finish, wait_until};
 
-/// Each run is due every hour, and a backup takes minutes: the server sends 32 KiB a second.
-const SLOW: &str = "backup.max_rate = \"32KiB\"\nschedule.backup = \"0 * * * *\"\nschedule.lease = \"2s\"\nschedule.retry_after = \"0s\"\n";
+/// Each run is due every hour, but not within minutes from now, and a backup takes minutes: the server sends 32 KiB a second.
+fn slow() -> String {
+    let minute = (Utc::now().minute() + 30) % 60;
+    format!(
+        "backup.max_rate = \"32KiB\"\nschedule.backup = \"{minute} * * * *\"\nschedule.lease = \"2s\"\nschedule.retry_after = \"0s\"\n"
+    )
+}
 
 /// A registered cluster.
 fn registered(scratch: &Scratch, settings: &str) -> (Cluster, Walden) {
@@ -77,7 +83,7 @@ fn code(mut child: Child) -> Option<i32> {
 #[test]
 fn how_a_run_ended_is_told_by_its_exit_code_and_kept() {
     let scratch = Scratch::new("jobs");
-    let (cluster, walden) = registered(&scratch, SLOW);
+    let (cluster, walden) = registered(&scratch, &slow());
     let quick = scratch.write(
         "quick.toml",
         &fs::read_to_string(&walden.config)
@@ -99,19 +105,7 @@ fn how_a_run_ended_is_told_by_its_exit_code_and_kept() {
             .map(Vec::len),
         Some(1)
     );
-    // What was not due is no run.
-    quick.ok(["jobs", "run", "backup", "--scheduled"]);
-    assert_eq!(runs(&walden, "state").len(), 1);
-    // An hour later one is, of three that nobody ran for.
-    let mut late = quick.command(["jobs", "run", "backup", "--scheduled"]);
-    late.envs(clock_ahead(3 * 3600));
-    assert_eq!(finish(&mut late).code, Some(0));
-    assert_eq!(
-        (&runs(&walden, "missed")[0], &runs(&walden, "attempt")[0]),
-        (&2.into(), &1.into())
-    );
-    assert_eq!(finish(&mut late).code, Some(0));
-    assert_eq!(runs(&walden, "state").len(), 2, "caught up once");
+    missed_moments_are_caught_up_and_failures_tried_again(&walden, &quick);
 
     // Only one at a time; whoever asks for it can end it.
     let first = start(&walden);
@@ -134,7 +128,11 @@ fn how_a_run_ended_is_told_by_its_exit_code_and_kept() {
     let mut wrong = walden.command(["jobs", "run", "backup"]);
     wrong.env("WALDEN_POSTGRESQL__DSN", "host=/nowhere");
     assert_eq!(finish(&mut wrong).code, Some(1));
-    assert_eq!(job(&walden)["failures_in_a_row"], 2);
+    assert_eq!(job(&walden)["failures_in_a_row"], 4);
+    for verb in ["run", "cancel"] {
+        let said = walden.refused(2, ["jobs", verb, "backups"]);
+        assert!(said.contains("there is no job"), "{said}");
+    }
     // Of those that began in one second any may come first.
     let mut told: Vec<String> = runs(&walden, "state")
         .iter()
@@ -146,6 +144,8 @@ fn how_a_run_ended_is_told_by_its_exit_code_and_kept() {
         told,
         [
             r#""cancelled""#,
+            r#""failed""#,
+            r#""failed""#,
             r#""failed""#,
             r#""stopped""#,
             r#""timed-out""#
@@ -164,6 +164,33 @@ fn how_a_run_ended_is_told_by_its_exit_code_and_kept() {
 
     a_dead_runner_is_told(&walden, &quick);
     drop(cluster);
+}
+
+/// By the schedule alone.
+fn missed_moments_are_caught_up_and_failures_tried_again(walden: &Walden, quick: &Walden) {
+    // What was not due is no run.
+    quick.ok(["jobs", "run", "backup", "--scheduled"]);
+    assert_eq!(runs(walden, "state").len(), 1);
+    // An hour later one is, of three that nobody ran for.
+    let mut late = quick.command(["jobs", "run", "backup", "--scheduled"]);
+    late.envs(clock_ahead(3 * 3600));
+    assert_eq!(finish(&mut late).code, Some(0));
+    assert_eq!(
+        (&runs(walden, "missed")[0], &runs(walden, "attempt")[0]),
+        (&2.into(), &1.into())
+    );
+    assert_eq!(finish(&mut late).code, Some(0));
+    assert_eq!(runs(walden, "state").len(), 2, "caught up once");
+    // What fails is tried again until its moment is settled.
+    let mut wrong = walden.command(["jobs", "run", "backup", "--scheduled"]);
+    wrong.envs(clock_ahead(5 * 3600)).envs([
+        ("WALDEN_POSTGRESQL__DSN", "host=/nowhere"),
+        ("WALDEN_SCHEDULE__RETRIES", "1"),
+    ]);
+    assert_eq!(finish(&mut wrong).code, Some(1));
+    let mut attempts = runs(walden, "attempt")[..2].to_vec();
+    attempts.sort_by_key(Value::as_u64);
+    assert_eq!(attempts, [1, 2]);
 }
 
 /// A runner that dies takes its child with it, and its run is told by the next one.
@@ -204,7 +231,7 @@ fn serve(walden: &Walden, ahead: i64) -> Service<'_> {
 #[test]
 fn of_two_services_one_runs_a_job_whichever_is_stopped_or_dies() {
     let scratch = Scratch::new("jobs two");
-    let (_cluster, first) = registered(&scratch, SLOW);
+    let (_cluster, first) = registered(&scratch, &slow());
     let settings = fs::read_to_string(&first.config).expect("read");
     let settings = settings
         .replace("main.sock", "other.sock")

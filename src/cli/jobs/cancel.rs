@@ -4,9 +4,11 @@ use anyhow::anyhow;
 use tokio::time::{Instant, sleep};
 
 use super::super::{Context, Exit, print_text};
-use super::{kinds, runs_of};
+use super::{kinds, named, runs_of};
 use crate::error::with_hint;
+use crate::jobs::Job;
 use crate::jobs::lease::{Holder, Standing, Watch};
+use crate::jobs::record::RunId;
 use crate::jobs::runs::Runs;
 
 /// Between two looks whether it has ended.
@@ -23,9 +25,13 @@ pub struct Args {
 
 /// Asks a run to end, and waits until it has. Exit code 1 when nothing runs, or it does not end.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
+    let jobs = kinds::jobs(&context.settings);
+    if args.run.parse::<RunId>().is_err() {
+        named(&jobs, &args.run)?;
+    }
     let cluster = context.cluster().await?;
     let runs = runs_of(&context.settings, &cluster);
-    let Some((job, holder)) = find(context, &runs, &args.run).await? else {
+    let Some((job, holder)) = find(&jobs, &runs, &args.run).await? else {
         let error = anyhow!("\"{}\" is not running", args.run);
         return Err(with_hint(error, "`walden jobs list` shows what runs"));
     };
@@ -66,11 +72,11 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
 
 /// Who runs what was named.
 async fn find(
-    context: &Context,
+    jobs: &[Job],
     runs: &Runs,
     name: &str,
 ) -> anyhow::Result<Option<(&'static str, Holder)>> {
-    for job in kinds::jobs(&context.settings)? {
+    for job in jobs {
         let seen = runs.leases.look(job.name).await?;
         if let Some(holder) = seen.and_then(|seen| seen.object.holder)
             && (job.name == name || holder.run.to_string() == name)

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 
 use crate::config::{self, Cron, Settings};
 use crate::error::with_hint;
-use crate::jobs::{Job, Lane, schedule};
+use crate::jobs::{Job, Lane, Missing, schedule};
 
 /// A row.
 struct JobKind {
@@ -14,8 +14,8 @@ struct JobKind {
     cron: fn(&config::Schedule) -> Option<&Cron>,
     lane: Lane,
     deadline: fn(&config::Schedule) -> Duration,
-    /// The verb that does it. Errors: a setting is missing.
-    arguments: fn(&Settings) -> anyhow::Result<Vec<String>>,
+    /// The verb that does it.
+    arguments: fn(&Settings) -> Result<Vec<String>, Missing>,
 }
 
 const KINDS: &[JobKind] = &[
@@ -67,14 +67,11 @@ fn words(line: &str) -> Vec<String> {
     line.split(' ').map(str::to_string).collect()
 }
 
-fn copy(settings: &Settings) -> anyhow::Result<Vec<String>> {
-    let Some(to) = &settings.schedule.copy_to else {
-        let error = anyhow!("\"schedule.copy_to\" is not set: where to copy is not known");
-        return Err(with_hint(
-            error,
-            "set it to the second repository's URL, or to a configuration file that names it",
-        ));
-    };
+fn copy(settings: &Settings) -> Result<Vec<String>, Missing> {
+    let to = settings.schedule.copy_to.as_ref().ok_or(Missing {
+        what: "\"schedule.copy_to\" is not set: where to copy is not known",
+        hint: "set it to the second repository's URL, or to a configuration file that names it",
+    })?;
     let option = if to.starts_with('/') {
         "--to-config"
     } else {
@@ -83,27 +80,28 @@ fn copy(settings: &Settings) -> anyhow::Result<Vec<String>> {
     Ok([&words("repo copy")[..], &[option.into(), to.clone()]].concat())
 }
 
-/// All jobs that the settings make possible, in order. Errors: one has a schedule and lacks a setting.
-pub fn jobs(settings: &Settings) -> anyhow::Result<Vec<Job>> {
-    let mut jobs = Vec::new();
-    for kind in KINDS {
-        let cron = (kind.cron)(&settings.schedule);
-        let arguments = match (kind.arguments)(settings) {
-            Ok(arguments) => arguments,
-            Err(error) if cron.is_some() => {
-                return Err(error.context(format!("job {} cannot run", kind.name)));
-            }
-            Err(_) => continue,
-        };
-        jobs.push(Job {
-            name: kind.name,
-            schedule: cron.map(|cron| schedule_of(settings, kind.name, cron)),
-            lane: kind.lane,
-            deadline: (kind.deadline)(&settings.schedule),
-            arguments,
-        });
+/// All jobs, in order.
+pub fn jobs(settings: &Settings) -> Vec<Job> {
+    let job = |kind: &JobKind| Job {
+        name: kind.name,
+        schedule: (kind.cron)(&settings.schedule)
+            .map(|cron| schedule_of(settings, kind.name, cron)),
+        lane: kind.lane,
+        deadline: (kind.deadline)(&settings.schedule),
+        arguments: (kind.arguments)(settings),
+    };
+    KINDS.iter().map(job).collect()
+}
+
+/// What the job's child is told to do. Errors: a setting is missing.
+pub fn runnable(job: &Job) -> anyhow::Result<&[String]> {
+    match &job.arguments {
+        Ok(arguments) => Ok(arguments),
+        Err(missing) => {
+            let error = anyhow!("job {} cannot run: {}", job.name, missing.what);
+            Err(with_hint(error, missing.hint))
+        }
     }
-    Ok(jobs)
 }
 
 fn schedule_of(settings: &Settings, job: &str, cron: &Cron) -> schedule::Schedule {
@@ -126,10 +124,9 @@ mod tests {
     fn every_kind_is_a_verb_that_there_is() {
         let mut settings = defaults();
         settings.schedule.copy_to = Some("file:///srv/second".into());
-        let jobs = jobs(&settings).unwrap();
-        assert_eq!(jobs.len(), KINDS.len());
-        for job in jobs {
-            let line = ["walden".to_string()].into_iter().chain(job.arguments);
+        for job in jobs(&settings) {
+            let arguments = runnable(&job).unwrap().to_vec();
+            let line = ["walden".to_string()].into_iter().chain(arguments);
             Cli::try_parse_from(line).unwrap_or_else(|error| panic!("{}: {error}", job.name));
             assert_eq!(job.schedule, None);
         }
@@ -138,23 +135,16 @@ mod tests {
     #[test]
     fn a_copy_needs_to_know_where_to() {
         let mut settings = defaults();
-        assert!(
-            jobs(&settings)
-                .unwrap()
-                .iter()
-                .all(|job| job.name != "copy")
-        );
-        settings.schedule.copy = "0 6 * * *".parse().ok();
-        let error = jobs(&settings).unwrap_err();
+        let of = |settings: &Settings| jobs(settings).pop().unwrap();
+        let error = runnable(&of(&settings)).unwrap_err();
         assert!(
             one_line(&error).contains("job copy cannot run: \"schedule.copy_to\""),
             "{error:#}"
         );
         assert_eq!(hints(&error).len(), 1);
         settings.schedule.copy_to = Some("/etc/walden/second.toml".into());
-        let copy = jobs(&settings).unwrap().pop().unwrap();
         assert_eq!(
-            copy.arguments,
+            runnable(&of(&settings)).unwrap(),
             ["repo", "copy", "--to-config", "/etc/walden/second.toml"]
         );
     }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use clap::Subcommand;
 
+use super::exit::wrong_usage;
 use super::{Context, Exit};
 use crate::config::{Settings, SettingsSource};
 use crate::error::with_hint;
@@ -80,7 +81,7 @@ pub fn runs_of(settings: &Settings, cluster: &Cluster) -> Runs {
 /// How all jobs stand. Errors: one lacks a setting, or the store did not answer.
 pub async fn statuses(settings: &Settings, cluster: &Cluster) -> anyhow::Result<Vec<JobStatus>> {
     let (runs, mut statuses) = (runs_of(settings, cluster), Vec::new());
-    for job in kinds::jobs(settings)? {
+    for job in kinds::jobs(settings) {
         statuses.push(runs.status(&job, &mut Watch::default()).await?);
     }
     Ok(statuses)
@@ -104,13 +105,13 @@ pub fn launch(settings: &Settings) -> Launch {
     Launch::ourselves([vec!["--leased".into()], config].concat())
 }
 
-/// The job of a name. Errors: there is none.
+/// The job of a name. Errors: there is none: wrong usage.
 fn named<'a>(jobs: &'a [Job], name: &str) -> anyhow::Result<&'a Job> {
     jobs.iter().find(|job| job.name == name).ok_or_else(|| {
         let names: Vec<&str> = jobs.iter().map(|job| job.name).collect();
-        with_hint(
+        wrong_usage(with_hint(
             anyhow!("there is no job \"{name}\""),
             format!("name one of {}", names.join(", ")),
-        )
+        ))
     })
 }

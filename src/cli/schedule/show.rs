@@ -1,11 +1,12 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::super::jobs::kinds::jobs;
+use super::super::exit::print_error;
+use super::super::jobs::kinds::{jobs, runnable};
 use super::super::{Context, Exit, Format, Table, print_json, print_text};
 use super::NOTHING_SCHEDULED;
-use crate::config::Settings;
 use crate::health::moment;
+use crate::jobs::Job;
 use crate::jobs::schedule::Schedule;
 
 #[derive(Debug, clap::Args)]
@@ -32,21 +33,27 @@ struct ComingRun {
 
 /// Shows the coming runs.
 pub fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
+    let jobs = jobs(&context.settings);
     let runs = coming(
-        &context.settings,
+        &jobs,
         args.from.unwrap_or_else(Utc::now),
         args.count as usize,
-    )?;
+    );
     match context.format {
         Format::Json => print_json(&runs)?,
         Format::Table => print_text(&in_words(&runs))?,
     }
+    // What will fail is told before it does.
+    let scheduled = jobs.iter().filter(|job| job.schedule.is_some());
+    for error in scheduled.filter_map(|job| runnable(job).err()) {
+        print_error(&error);
+    }
     Ok(Exit::Success)
 }
 
-fn coming(settings: &Settings, from: DateTime<Utc>, most: usize) -> anyhow::Result<Vec<ComingRun>> {
+fn coming(jobs: &[Job], from: DateTime<Utc>, most: usize) -> Vec<ComingRun> {
     let mut runs = Vec::new();
-    for job in jobs(settings)? {
+    for job in jobs {
         let Some(schedule) = &job.schedule else {
             continue;
         };
@@ -57,7 +64,7 @@ fn coming(settings: &Settings, from: DateTime<Utc>, most: usize) -> anyhow::Resu
     }
     runs.sort_by_key(|run| run.begins);
     runs.truncate(most);
-    Ok(runs)
+    runs
 }
 
 fn coming_run(job: &'static str, schedule: &Schedule, moment: DateTime<Utc>) -> ComingRun {
@@ -99,7 +106,7 @@ mod tests {
         settings.schedule.time_zone = "Europe/Berlin".parse().unwrap();
         settings.schedule.backup = "30 2 * * 0".parse().ok();
         settings.schedule.verify = "0 1 * * *".parse().ok();
-        let runs = coming(&settings, "2027-03-27T12:00:00Z".parse().unwrap(), 3).unwrap();
+        let runs = coming(&jobs(&settings), "2027-03-27T12:00:00Z".parse().unwrap(), 3);
         let shown: Vec<(&str, &str)> = runs
             .iter()
             .map(|run| (run.job, run.scheduled.as_str()))
@@ -125,7 +132,7 @@ mod tests {
         let mut settings = defaults();
         settings.schedule.jitter = std::time::Duration::from_secs(3600);
         settings.schedule.backup = "0 2 * * *".parse().ok();
-        let at = |from: DateTime<Utc>| coming(&settings, from, 1).unwrap().remove(0);
+        let at = |from: DateTime<Utc>| coming(&jobs(&settings), from, 1).remove(0);
         let run = at("2026-11-30T01:00:00Z".parse().unwrap());
         assert!(run.begins > "2026-11-30T02:00:00Z".parse::<DateTime<Utc>>().unwrap());
         assert_eq!(at(run.begins - chrono::TimeDelta::seconds(1)), run);

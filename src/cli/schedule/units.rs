@@ -8,16 +8,18 @@ use crate::jobs::Job;
 use crate::jobs::schedule::Schedule;
 use crate::postgres::command_line::shell_word;
 
-/// The first line of every file: what has it is ours to replace.
+/// The first line of every file. The second says for which cluster and by which configuration it is.
 pub const MARK: &str =
     "# Made by `walden schedule install`: change the configuration, then run that again.";
+
+/// Nothing runs that is not due, so this does no harm. In UTC, which has every hour.
+const HOURLY: &str = "# Also what an hour skipped by the clocks leaves out, and what was broken off.\nOnCalendar=hourly UTC\nOnBootSec=2min\n";
 
 /// What the files name beside the jobs.
 #[derive(Debug)]
 pub struct Runner {
     pub program: PathBuf,
-    /// `None`: the settings come from the environment.
-    pub config: Option<PathBuf>,
+    pub config: PathBuf,
     pub cluster: String,
     /// Whom the jobs run as; `None`: whose file it is.
     pub user: Option<String>,
@@ -26,21 +28,29 @@ pub struct Runner {
 impl Runner {
     fn words(&self, job: &str) -> Vec<String> {
         let text = |path: &Path| path.to_string_lossy().into_owned();
-        let config = self
-            .config
-            .iter()
-            .flat_map(|file| ["--config".into(), text(file)]);
         let verb = ["jobs", "run", job, "--scheduled"].map(String::from);
-        [text(&self.program)]
+        [text(&self.program), "--config".into(), text(&self.config)]
             .into_iter()
-            .chain(config)
             .chain(verb)
             .collect()
     }
 
-    /// The names of the units of a job.
-    pub fn unit(&self, job: &str) -> String {
+    /// The first lines of its files: what has them is its own to replace.
+    pub fn mark(&self) -> String {
+        format!(
+            "{MARK}\n# For cluster \"{}\" by {:?}.\n",
+            self.cluster, self.config
+        )
+    }
+
+    /// The names of the two units of a job, without what follows the dot.
+    fn unit(&self, job: &str) -> String {
         format!("walden-{}-{job}", self.cluster)
+    }
+
+    /// The names of the units of a job: service and timer.
+    pub fn unit_names(&self, job: &str) -> [String; 2] {
+        ["service", "timer"].map(|kind| format!("{}.{kind}", self.unit(job)))
     }
 }
 
@@ -52,7 +62,8 @@ fn scheduled(jobs: &[Job]) -> impl Iterator<Item = (&Job, &Schedule)> {
 /// A file for cron: of a user, or with the user's name in each line, as /etc/cron.d wants it.
 pub fn cron_file(runner: &Runner, jobs: &[Job]) -> String {
     let mut text = format!(
-        "{MARK}\n# A cron that does not know CRON_TZ reads the times below by the machine's zone.\n"
+        "{}# A cron that does not know CRON_TZ reads the times below by the machine's zone.\n",
+        runner.mark()
     );
     let user = runner
         .user
@@ -69,8 +80,11 @@ pub fn cron_file(runner: &Runner, jobs: &[Job]) -> String {
         // A percent sign would end the line there.
         let line = line.join(" ").replace('%', "\\%");
         let _ = writeln!(text, "{} {user}{line}", schedule.cron());
-        // What was missed while the machine was off.
+        // What was missed while the machine was off, and what was broken off.
         let _ = writeln!(text, "@reboot {user}{line}");
+        if !schedule.cron().is_each_hour() {
+            let _ = writeln!(text, "17 * * * * {user}{line}");
+        }
     }
     text
 }
@@ -78,10 +92,10 @@ pub fn cron_file(runner: &Runner, jobs: &[Job]) -> String {
 /// Names and texts of the units for systemd, two a job.
 pub fn units(runner: &Runner, jobs: &[Job]) -> Vec<(String, String)> {
     let both = |(job, schedule): (&Job, &Schedule)| {
-        let unit = runner.unit(job.name);
+        let [service, timer] = runner.unit_names(job.name);
         [
-            (format!("{unit}.service"), service_unit(runner, job)),
-            (format!("{unit}.timer"), timer_unit(runner, job, schedule)),
+            (service, service_unit(runner, job)),
+            (timer, timer_unit(runner, job, schedule)),
         ]
     };
     scheduled(jobs).flat_map(both).collect()
@@ -95,9 +109,10 @@ fn service_unit(runner: &Runner, job: &Job) -> String {
         .iter()
         .fold(String::new(), |_, user| format!("User={user}\n"));
     format!(
-        "{MARK}\n[Unit]\nDescription=Walden: {} of cluster {}\nAfter=network-online.target\nWants=network-online.target\n\n\
+        "{}[Unit]\nDescription=Walden: {} of cluster {}\nAfter=network-online.target\nWants=network-online.target\n\n\
          [Service]\nType=oneshot\n{user}ExecStart={}\n\
          # 5: another machine runs it.\nSuccessExitStatus=5\nTimeoutStopSec=90\nUMask=0077\n",
+        runner.mark(),
         job.name,
         runner.cluster,
         line.join(" ")
@@ -110,9 +125,10 @@ fn timer_unit(runner: &Runner, job: &Job, schedule: &Schedule) -> String {
         .map(|calendar| format!("OnCalendar={calendar} {}\n", schedule.zone()))
         .collect();
     format!(
-        "{MARK}\n[Unit]\nDescription=Walden: when {} of cluster {} runs ({})\n\n[Timer]\n{calendars}\
+        "{}[Unit]\nDescription=Walden: when {} of cluster {} runs ({})\n\n[Timer]\n{calendars}{HOURLY}\
          # What was missed while the machine was off is caught up once.\nPersistent=true\nAccuracySec=1s\n\n\
          [Install]\nWantedBy=timers.target\n",
+        runner.mark(),
         job.name,
         runner.cluster,
         schedule.cron()
@@ -183,14 +199,14 @@ mod tests {
             schedule: Some(Schedule::new(cron.parse().unwrap(), zone, Duration::ZERO)),
             lane: Lane::Long,
             deadline: Duration::from_secs(60),
-            arguments: Vec::new(),
+            arguments: Ok(Vec::new()),
         }
     }
 
     fn runner(user: Option<&str>) -> Runner {
         Runner {
             program: "/opt/100% \"fun\"/walden".into(),
-            config: Some("/etc/walden/o'clock $x.toml".into()),
+            config: "/etc/walden/o'clock $x.toml".into(),
             cluster: "main".into(),
             user: user.map(String::from),
         }
@@ -257,6 +273,34 @@ mod tests {
     }
 
     #[test]
+    fn systemd_wakes_a_job_in_the_hour_that_the_clocks_skip() {
+        let units = units(&runner(None), &[job("backup", "0 2 * * SUN")]);
+        let calendars: Vec<&str> = units[1]
+            .1
+            .lines()
+            .filter_map(|line| line.strip_prefix("OnCalendar="))
+            .collect();
+        assert_eq!(
+            calendars,
+            ["Sun *-*-* 02:00:00 Europe/Berlin", "hourly UTC"]
+        );
+        let mut analyze = std::process::Command::new("systemd-analyze");
+        analyze.args(["calendar", "--base-time=2027-03-28 00:30:00 UTC"]);
+        let Ok(output) = analyze.args(calendars).env("TZ", "UTC").output() else {
+            return eprintln!("skipped: systemd-analyze is not installed");
+        };
+        let said = String::from_utf8_lossy(&output.stdout);
+        // When the run that Walden has for that day is due; the first expression leaves it out.
+        let due = job("backup", "0 2 * * SUN").schedule.unwrap();
+        let due = due.next_after("2027-03-28T00:30:00Z".parse().unwrap());
+        assert_eq!(due, "2027-03-28T01:00:00Z".parse().ok());
+        assert!(
+            said.contains("2027-04-04 00:00:00 UTC") && said.contains("2027-03-28 01:00:00 UTC"),
+            "{said}"
+        );
+    }
+
+    #[test]
     fn a_cron_file_is_one_that_cron_reads() {
         let jobs = [job("backup", "0 2 * * SUN"), job("dump", "@hourly")];
         let text = cron_file(&runner(Some("postgres")), &jobs);
@@ -266,8 +310,9 @@ mod tests {
         let command = r#"'/opt/100\% "fun"/walden' --config '/etc/walden/o'\''clock $x.toml' jobs run backup --scheduled"#;
         assert_eq!(lines[1], format!("0 2 * * SUN postgres {command}"));
         assert_eq!(lines[2], format!("@reboot postgres {command}"));
-        assert!(lines[3].starts_with("0 * * * * postgres ") && lines.len() == 5);
-        for line in [lines[1], lines[3]] {
+        assert_eq!(lines[3], format!("17 * * * * postgres {command}"));
+        assert!(lines[4].starts_with("0 * * * * postgres ") && lines.len() == 6);
+        for line in [lines[1], lines[3], lines[4]] {
             let fields: Vec<&str> = line.splitn(6, ' ').collect();
             assert!(fields[..5].join(" ").parse::<Cron>().is_ok(), "{line}");
         }
@@ -303,6 +348,7 @@ mod tests {
             "{service}"
         );
         assert!(timer.contains("OnCalendar=*-*-01 02:00:00 Europe/Berlin\nOnCalendar=Sun *-*-* 02:00:00 Europe/Berlin\n"), "{timer}");
-        assert!(units.iter().all(|(_, text)| text.starts_with(MARK)));
+        let mark = format!("{MARK}\n# For cluster \"main\" by \"/etc/walden/o'clock $x.toml\".\n");
+        assert!(units.iter().all(|(_, text)| text.starts_with(&mark)));
     }
 }
