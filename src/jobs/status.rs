@@ -81,7 +81,9 @@ impl JobStatus {
         };
         let is_due = matches!(due, Due::Now(_)) && holder.is_none();
         let missed = |schedule: &Schedule| {
-            let first = schedule.next_after(memory.settled)?;
+            let known = memory.schedules.since(schedule);
+            let from = known.map_or(memory.settled, |since| since.max(memory.settled));
+            let first = schedule.next_after(from)?;
             Some(schedule.begin_of(first).min(next?))
         };
         let stale = |schedule: &Schedule| {
@@ -126,11 +128,14 @@ mod tests {
             schedule: Some(schedule("0 * * * *")),
             lane: Lane::Short,
             deadline: Duration::ZERO,
-            arguments: Vec::new(),
+            arguments: Ok(Vec::new()),
         };
         let status = |settled: i64, now: i64| {
             let (memory, now) = (Memory::new(at(settled)), at(now));
-            let due = due(job.schedule.as_ref(), &memory, at(settled), now);
+            let schedule = job.schedule.as_ref();
+            // Known for less long than what was settled.
+            let memory = memory.knowing(schedule.unwrap(), at(500)).unwrap();
+            let due = due(schedule, &memory, at(settled), now, "a");
             JobStatus::of(&job, None, &memory, &due, now)
         };
         let (idle, late) = (status(600, 650), status(600, 790));
@@ -142,5 +147,7 @@ mod tests {
             "11:00 and 12:00 count, not 13:00"
         );
         assert_eq!(status(600, 784).stale_before, Some(at(600)));
+        // What was before the schedule is not due.
+        assert_eq!(status(0, 700).due_since, Some(at(545)));
     }
 }
