@@ -7,6 +7,7 @@ use super::started::{self, DumpReservation};
 use crate::postgres::backup::cleanup::{ABANDONED_AFTER, delete_all, told};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{DumpId, DumpObject};
+use crate::postgres::protection::is_used;
 use crate::storage::Key;
 
 /// Leftovers that one dump cleans up at most.
@@ -31,7 +32,11 @@ pub async fn remove_leftovers(
     }
     let mut removed = Vec::new();
     for dump in kept.unfinished.iter().take(AT_ONCE) {
-        if is_abandoned(cluster, dump, now).await? && told(remove(cluster, dump).await, &dump.id)? {
+        // A copy may be bringing it.
+        if is_abandoned(cluster, dump, now).await?
+            && !is_used(cluster, now, |needs| needs.has_dump(&dump.id)).await?
+            && told(remove(cluster, dump).await, &dump.id)?
+        {
             tracing::info!(
                 "removed the unfinished dump {}: {} objects, {} bytes",
                 dump.id,
@@ -106,4 +111,37 @@ async fn has_manifest(cluster: &Cluster, id: &DumpId) -> anyhow::Result<bool> {
 async fn delete(cluster: &Cluster, id: &DumpId, object: &DumpObject) -> anyhow::Result<()> {
     let key = cluster.layout.dump(id, object);
     Ok(cluster.repository.storage().delete(&key).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::super::list::list;
+    use super::super::testing::{cluster_in, id, put};
+    use super::*;
+    use crate::postgres::layout::DumpKind;
+    use crate::postgres::protection::{LeaseContent, LeaseKind, Needs, register_writer};
+    use crate::storage::MemoryStorage;
+
+    #[tokio::test]
+    async fn what_a_copy_brings_stays_while_it_works() {
+        let cluster = cluster_in(Arc::new(MemoryStorage::default())).await;
+        let id = id("shop", "14:05:00", DumpKind::Full);
+        put(&cluster, &cluster.layout.dump(&id, &DumpObject::Globals)).await;
+        let late = SystemTime::now() + 2 * ABANDONED_AFTER;
+        let removed = async || {
+            let kept = list(&cluster, None).await.unwrap();
+            remove_leftovers(&cluster, &kept, late).await.unwrap()
+        };
+        let life = Duration::from_secs(60);
+        for needs in [Needs::dump(&id.to_string()), Needs::everything()] {
+            let copy = LeaseContent::own(LeaseKind::Copy, needs, life);
+            let lease = register_writer(&cluster, copy).await.unwrap();
+            assert_eq!(removed().await, []);
+            lease.release().await;
+        }
+        assert_eq!(removed().await, [id]);
+    }
 }

@@ -248,7 +248,9 @@ async fn carry_out(
     let told = &gathered.expiry;
     let outcome = ExpiryOutcome {
         left: engine.left.clone(),
-        gone_dumps: engine.dump_leftovers,
+        gone_dumps: told.gone_dumps(&engine.deleted.dumps, &engine.dump_leftovers, |name| {
+            gathered.dumps.contains_key(name)
+        }),
         open: None,
         ..told.outcome(
             engine.deleted.clone(),

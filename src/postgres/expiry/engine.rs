@@ -70,13 +70,14 @@ impl<'a> Engine<'a> {
         for id in &deletes.dumps {
             self.dump(id, gathered).await?;
         }
+        // A copy may be bringing back what was deleted before.
         for dump in &gathered.dump_leftovers {
-            self.rest_of_dump(dump).await?;
+            if !self.used.iter().any(|used| used.has_dump(&dump.id)) {
+                self.rest_of_dump(dump).await?;
+            }
         }
         for id in &gathered.leftovers {
-            // A copy may be bringing it back.
-            let is_used = |used: &Needs| used.everything || used.backups.contains(id);
-            if !self.used.iter().any(is_used) {
+            if !self.used.iter().any(|used| used.has_backup(id)) {
                 self.rest_of_backup(id).await?;
             }
         }

@@ -161,6 +161,17 @@ pub async fn leases(cluster: &Cluster) -> Result<Vec<StoredLease>, StorageError>
     Ok(all)
 }
 
+/// Whether somebody reads or brings this, at a moment of the store's clock. Errors: the store did not answer.
+pub async fn is_used(
+    cluster: &Cluster,
+    now: SystemTime,
+    is_needed: impl Fn(&Needs) -> bool,
+) -> Result<bool, StorageError> {
+    let all = leases(cluster).await?;
+    let uses = |lease: &StoredLease| lease.is_live(now) && is_needed(&lease.needs());
+    Ok(all.iter().any(uses))
+}
+
 /// Takes a lease away of which somebody knows that nobody holds it; `None`: there is none of that name. A holder that is
 /// alive stores it again. Errors: the store's.
 pub async fn take_lease(

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::postgres::catalog::{BackupDescription, RecoveryPlan, WalPiece, WalSpan};
-use crate::postgres::layout::BackupId;
+use crate::postgres::layout::{BackupId, DumpId};
 use crate::postgres::types::SegmentName;
 
 /// Parts of what is kept of a cluster: what a reader needs, or what is deleted. One with members that are not known says
@@ -94,6 +94,16 @@ impl Needs {
     /// Whether nothing is in it.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Whether a backup is in it.
+    pub fn has_backup(&self, id: &BackupId) -> bool {
+        self.everything || self.backups.contains(id)
+    }
+
+    /// Whether a dump is in it.
+    pub fn has_dump(&self, id: &DumpId) -> bool {
+        self.everything || self.dumps.contains(&id.to_string())
     }
 
     /// Whether a segment is in it.

@@ -11,12 +11,12 @@ use super::content::{get, list, put};
 use super::needs::Needs;
 use crate::postgres::catalog::{ExpiredWal, WalRanges, WalSpan, without};
 use crate::postgres::cluster::Cluster;
-use crate::postgres::layout::{BackupId, ExpiryRecord, ObjectKind};
+use crate::postgres::layout::{BackupId, DumpId, ExpiryRecord, ObjectKind};
 use crate::storage::{PutMode, StorageError};
 
 /// Records that are kept: each outcome tells all that earlier ones told.
 const KEPT: usize = 32;
-/// Names of deleted backups that are remembered, so that no copy brings them back.
+/// Names of deleted backups that are remembered, and as many of dumps, so that no copy brings them back.
 const REMEMBERED: usize = 10_000;
 
 /// What is to be deleted.
@@ -47,7 +47,7 @@ pub struct ExpiryOutcome {
     pub expired: Vec<WalSpan>,
     /// The backups that were, as far as a copy could bring them back.
     pub gone_backups: BTreeSet<BackupId>,
-    /// The dumps that were, and of which objects are left.
+    /// The dumps that were, as far as a copy could bring them back.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub gone_dumps: BTreeSet<String>,
     /// An earlier deletion that was interrupted, and still is.
@@ -95,7 +95,7 @@ pub struct Expiry {
     /// Also what is being deleted now.
     pub expired: ExpiredWal,
     pub gone_backups: BTreeSet<BackupId>,
-    /// Dumps of which objects may be left.
+    /// Objects of them may be left.
     pub gone_dumps: BTreeSet<String>,
     /// The newest intent without an outcome: it was interrupted, or is being carried out.
     pub open: Option<ExpiryIntent>,
@@ -166,6 +166,20 @@ impl Expiry {
             deleted,
             left: Vec::new(),
         }
+    }
+
+    /// The dumps that are told as deleted from now on: the newest ones that are not there, and all of which objects are `left`.
+    pub fn gone_dumps(
+        &self,
+        deleted: &BTreeSet<String>,
+        left: &BTreeSet<String>,
+        is_there: impl Fn(&String) -> bool,
+    ) -> BTreeSet<String> {
+        let known = self.gone_dumps.iter().filter(|name| !is_there(name));
+        let mut gone: Vec<&String> = known.chain(deleted).collect();
+        gone.sort_by_cached_key(|name| name.parse().ok().map(|id: DumpId| id.time()));
+        let newest = gone.into_iter().rev().take(REMEMBERED);
+        newest.chain(left).cloned().collect()
     }
 }
 

@@ -320,3 +320,22 @@ async fn records_tell_all_that_was_deleted_and_old_ones_go() {
     assert!(find_intent(&cluster, 5).await.unwrap().is_none());
     assert!(find_intent(&cluster, 20).await.unwrap().is_some());
 }
+
+#[test]
+fn the_newest_deleted_dumps_are_remembered_and_all_of_which_objects_are_left() {
+    let name = |at: i64| {
+        let time = DateTime::from_timestamp(1_800_000_000 + at, 0).unwrap();
+        // Of many databases: their names say nothing of time.
+        format!("db{}/d_{}", at % 7, time.format("%Y%m%d_%H%M%S"))
+    };
+    let told = Expiry {
+        gone_dumps: (0..10_000).map(name).collect(),
+        ..Expiry::default()
+    };
+    let (deleted, left) = ([name(10_000)].into(), [name(1)].into());
+    let gone = told.gone_dumps(&deleted, &left, |there| *there == name(9_000));
+    assert!(gone.contains(&name(10_000)) && !gone.contains(&name(9_000)));
+    assert!(gone.contains(&name(0)), "there is room for all others");
+    let gone = told.gone_dumps(&deleted, &left, |_| false);
+    assert!(gone.contains(&name(1)) && gone.contains(&name(2)) && !gone.contains(&name(0)));
+}

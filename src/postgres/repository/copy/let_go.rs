@@ -37,7 +37,7 @@ impl LetGo {
         })
     }
 
-    /// The dumps that are not being deleted there.
+    /// The dumps that it did not delete.
     pub fn others(&self, mut dumps: Vec<ListedDump>) -> Vec<ListedDump> {
         if let Some((expiry, _)) = &self.0 {
             dumps.retain(|dump| !expiry.gone_dumps.contains(&dump.id.to_string()));

@@ -6,17 +6,17 @@ use super::*;
 use crate::postgres::archive::testing::segment;
 use crate::postgres::backup::delete::{delete, plan_delete};
 use crate::postgres::catalog::WalSpan;
-use crate::postgres::dump::latest;
 use crate::postgres::dump::list::read_all;
 use crate::postgres::dump::progress::DumpProgress;
 use crate::postgres::dump::read_back::check;
 use crate::postgres::dump::testing::{id, store};
+use crate::postgres::dump::{self, latest};
 use crate::postgres::expiry::apply::{Chosen, apply};
 use crate::postgres::layout::{DumpFormat, DumpKind, DumpObject, ExpiryRecord};
 use crate::postgres::protection::{Deletion, Expiry, ExpiryOutcome, leases};
 use crate::postgres::repository::testing::{FIRST, SECOND, content, damage, example, wal};
 use crate::postgres::repository::verify::{VerifyScope, verify};
-use crate::retention::{KindPolicy, Policy};
+use crate::retention::{Keep, KindPolicy, Policy, Tier};
 use crate::storage::faulty::{CrashPoint, FaultyStorage, GarblingStorage};
 use crate::storage::{
     Body, IsOwnKey, Key, ListEntry, MemoryStorage, PutMode, PutOutcome, StorageError,
@@ -499,6 +499,16 @@ async fn a_copy_does_not_bring_back_what_its_own_retention_deleted() {
     assert!(!wal.ranges.contains(HOLE[0].parse().unwrap()));
 }
 
+fn everything_goes() -> Policy {
+    Policy {
+        zone: chrono_tz::UTC,
+        window: Some(chrono::TimeDelta::zero()),
+        base: KindPolicy::default(),
+        dump: KindPolicy::default(),
+        schema: KindPolicy::default(),
+    }
+}
+
 /// A destination where retention deletes after each object of a backup that comes.
 #[derive(Debug)]
 struct Expiring(Arc<MemoryStorage>, tokio::sync::Mutex<()>);
@@ -512,13 +522,7 @@ impl Storage for Expiring {
     async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {
         let outcome = self.0.put(key, body, mode).await;
         if key.as_str().starts_with("main/base/") || key.as_str().starts_with("main/wal/") {
-            let policy = Policy {
-                zone: chrono_tz::UTC,
-                window: Some(chrono::TimeDelta::zero()),
-                base: KindPolicy::default(),
-                dump: KindPolicy::default(),
-                schema: KindPolicy::default(),
-            };
+            let policy = everything_goes();
             let cluster = open_again(&self.0).await;
             let _one = self.1.lock().await;
             apply(&cluster, &policy, &Chosen::Any, &Default::default())
@@ -595,6 +599,39 @@ async fn retention_at_the_destination_leaves_what_a_copy_brings() {
         assert_backups_whole(to.clone()).await;
         assert!(leases(&destination).await.unwrap().is_empty());
     }
+}
+
+#[tokio::test]
+async fn a_dump_that_retention_deleted_at_the_destination_is_not_copied_again() {
+    let (source, _) = example().await;
+    for time in ["13:05:00", "14:05:00", "15:05:00"] {
+        store(&source, &id("shop", time, DumpKind::Full)).await;
+    }
+    let to = Arc::new(MemoryStorage::default());
+    let all = copied(&source, to.clone(), &options()).await.unwrap();
+    assert!(all.complete && all.counts.dumps.copied == 3, "{all:?}");
+    let destination = open_again(&to).await;
+    let mut dump = KindPolicy::default();
+    dump.tiers.0[Tier::Daily as usize] = Some(Keep::Count(1));
+    let policy = Policy {
+        dump,
+        window: None,
+        ..everything_goes()
+    };
+    let run = async || apply(&destination, &policy, &Chosen::Any, &Default::default()).await;
+    assert_eq!(run().await.unwrap().deleted.dumps.len(), 1);
+    let again = copied(&source, to.clone(), &options()).await.unwrap();
+    assert!(
+        again.complete && again.counts.dumps.copied == 0,
+        "{again:?}"
+    );
+    // One that is lost there comes again.
+    let kept = list(&destination, None).await.unwrap().complete;
+    dump::delete::delete(&destination, &kept[..1])
+        .await
+        .unwrap();
+    let again = copied(&source, to.clone(), &options()).await.unwrap();
+    assert_eq!(again.counts.dumps.copied, 1);
 }
 
 #[tokio::test]
