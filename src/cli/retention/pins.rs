@@ -36,6 +36,9 @@ pub struct UnpinArgs {
     /// more, as after a clock was wrong.
     #[arg(value_name = "PIN")]
     which: String,
+    /// Take away also a lease that still counts. You know that its holder is gone, and that no restored server needs it.
+    #[arg(long)]
+    force: bool,
 }
 
 /// Pins an item that is there.
@@ -132,7 +135,7 @@ pub async fn unpin(context: &Context, args: &UnpinArgs) -> anyhow::Result<Exit> 
         };
         which = ItemId::new(kind, which).to_string();
     }
-    if let Some(lease) = take_lease(&cluster, &which).await? {
+    if let Some(lease) = take_lease(&cluster, &which, args.force).await? {
         match context.format {
             Format::Json => print_json(&[LeaseOutput::from(&lease)])?,
             Format::Table => print_text(&format!("took away lease {which}\n"))?,
@@ -197,6 +200,8 @@ struct LeaseOutput {
     kind: Option<LeaseKind>,
     /// Unless it is renewed, by the store's clock.
     until: DateTime<Utc>,
+    /// A restored server needs it, and nobody renews it.
+    left: bool,
     needs: Needs,
 }
 
@@ -207,6 +212,7 @@ impl From<&StoredLease> for LeaseOutput {
             holder: stored.holder().to_string(),
             kind: stored.content.as_ref().ok().map(|content| content.kind),
             until: stored.ends().into(),
+            left: stored.is_left(),
             needs: stored.needs(),
         }
     }
@@ -252,7 +258,10 @@ fn in_words(output: &PinsOutput) -> String {
     for lease in &output.leases {
         let until = postgresql_time(lease.until);
         let (id, holder) = (&lease.id, &lease.holder);
-        text += &format!("lease {id}: in use by {holder}, unless renewed until {until}\n");
+        text += &match lease.left {
+            true => format!("lease {id}: needed by a restored server until {until}\n"),
+            false => format!("lease {id}: in use by {holder}, unless renewed until {until}\n"),
+        };
     }
     text
 }

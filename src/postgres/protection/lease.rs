@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use chrono::{DateTime, Utc};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use super::content::{get, list, put, stored_at};
 use super::needs::Needs;
 use super::process::ProcessIdentity;
 use super::record::{find_intent, load_expired, newest_records};
-use crate::error::{Hint, one_line};
+use crate::error::{Hint, one_line, with_hint};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{ObjectKind, TimedId};
 use crate::storage::{PutMode, StorageError};
@@ -133,6 +133,38 @@ impl StoredLease {
         content.record.filter(|_| content.kind == LeaseKind::Expiry)
     }
 
+    /// Whether it was left for a restored server: nobody renews it.
+    pub fn is_left(&self) -> bool {
+        let process = self.content.as_ref().map(|content| &content.process);
+        process.is_ok_and(Option::is_none)
+    }
+
+    /// Whether somebody who says that nobody needs it may take it away. Errors: it counts; with `force` only if its holder is
+    /// known to be alive.
+    fn may_be_taken(&self, now: SystemTime, force: bool) -> anyhow::Result<()> {
+        let content = self.content.as_ref().ok();
+        let process = content.and_then(|content| content.process.as_ref());
+        let is_alive = process.is_some_and(|process| process.is_here() && !process.is_gone());
+        let (why, hint) = match self.is_left() {
+            _ if !self.is_live(now) || (force && !is_alive) => return Ok(()),
+            _ if is_alive => ("is alive", "wait until it ends, or end it"),
+            true => (
+                "left it for a restored server",
+                "does no restored server need WAL any more? Repeat it with --force",
+            ),
+            false => (
+                "may be alive",
+                "is it gone for sure? Repeat it with --force",
+            ),
+        };
+        let error = anyhow!(
+            "lease \"{}\" still counts: {} {why}",
+            self.id,
+            self.holder()
+        );
+        Err(with_hint(error, hint))
+    }
+
     /// Who holds it, for people.
     pub fn holder(&self) -> &str {
         self.content
@@ -172,19 +204,31 @@ pub async fn is_used(
     Ok(all.iter().any(uses))
 }
 
-/// Takes a lease away of which somebody knows that nobody holds it; `None`: there is none of that name. A holder that is
-/// alive stores it again. Errors: the store's.
+/// Takes a lease away; with `force` also one that counts, of which somebody knows that nobody needs it. `None`: there is none
+/// of that name. Errors: it counts, or the store's.
 pub async fn take_lease(
     cluster: &Cluster,
     which: &str,
-) -> Result<Option<StoredLease>, StorageError> {
+    force: bool,
+) -> anyhow::Result<Option<StoredLease>> {
     let mut all = leases(cluster).await?.into_iter();
-    let found = all.find(|lease| lease.id.to_string() == which);
-    if let Some(lease) = &found {
-        let key = cluster.layout.lease(&lease.id);
-        cluster.repository.storage().delete(&key).await?;
-    }
-    Ok(found)
+    let Some(lease) = all.find(|lease| lease.id.to_string() == which) else {
+        return Ok(None);
+    };
+    lease.may_be_taken(store_time(cluster).await?, force)?;
+    let key = cluster.layout.lease(&lease.id);
+    cluster.repository.storage().delete(&key).await?;
+    Ok(Some(lease))
+}
+
+/// The store's clock, by a lease of nothing that is stored for it. Errors: the store's.
+pub async fn store_time(cluster: &Cluster) -> anyhow::Result<SystemTime> {
+    let life = Duration::from_secs(60);
+    let content = LeaseContent::own(LeaseKind::Copy, Needs::default(), life);
+    let lease = Lease::put(cluster, content).await?;
+    let time = lease.stored_at().await;
+    lease.release().await;
+    time
 }
 
 /// Time that goes on while the machine is suspended.

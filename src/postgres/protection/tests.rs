@@ -10,6 +10,7 @@ use super::*;
 use crate::postgres::archive::testing::cluster_in;
 use crate::postgres::catalog::WalSpan;
 use crate::postgres::cluster::Cluster;
+use crate::postgres::layout::TimedId;
 use crate::postgres::types::WalFileName;
 use crate::repo::Repository;
 use crate::storage::faulty::{CrashPoint, FaultyStorage};
@@ -164,17 +165,38 @@ async fn a_clock_that_jumps_ends_no_lease_of_this_machine_and_keeps_none() {
     for now in [found.stored, found.stored + year, found.stored - year] {
         assert!(!found.is_live(now));
     }
-    // Nothing tells that of one from elsewhere: somebody takes it away.
-    let id = found.id.to_string();
-    assert_eq!(take_lease(&cluster, "other").await.unwrap(), None);
-    assert!(take_lease(&cluster, &id).await.unwrap().is_some());
+    lease.release().await;
+}
+
+#[tokio::test]
+async fn a_lease_that_counts_is_taken_away_only_by_force_and_never_from_who_is_alive() {
+    let cluster = cluster().await;
+    let take = async |id: &TimedId, force| take_lease(&cluster, &id.to_string(), force).await;
+    assert_eq!(take_lease(&cluster, "other", true).await.unwrap(), None);
+    let mut lease = register(&cluster, reader(backup())).await.unwrap().unwrap();
+    for force in [false, true] {
+        let error = take(lease.id(), force).await.unwrap_err().to_string();
+        assert!(error.ends_with("is alive"), "{error}");
+    }
+    // Nobody renews what a restore leaves for its server.
+    lease.outlive(wal("05", "09"), LIFE).await.unwrap();
+    let error = take(lease.id(), false).await.unwrap_err().to_string();
+    assert!(error.contains("restored server"), "{error}");
+    assert!(take(lease.id(), true).await.unwrap().is_some());
+    lease
+        .outlive(wal("05", "09"), Duration::ZERO)
+        .await
+        .unwrap();
+    assert!(take(lease.id(), false).await.unwrap().is_some(), "it ended");
+    for kind in [LeaseKind::Copy, LeaseKind::Expiry] {
+        let mut elsewhere = LeaseContent::own(kind, backup(), LIFE);
+        elsewhere.process.as_mut().unwrap().host = "elsewhere".into();
+        let lease = Lease::put(&cluster, elsewhere).await.unwrap();
+        let error = take(lease.id(), false).await.unwrap_err().to_string();
+        assert!(error.contains("may be alive"), "{error}");
+        assert!(take(lease.id(), true).await.unwrap().is_some());
+    }
     assert!(leases(&cluster).await.unwrap().is_empty());
-    lease.renew().await.unwrap();
-    assert_eq!(
-        leases(&cluster).await.unwrap().len(),
-        1,
-        "who is alive stores it again"
-    );
 }
 
 #[tokio::test]
