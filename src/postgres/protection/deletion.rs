@@ -149,12 +149,11 @@ impl Deletion {
         numbered.map(drop).map_err(Into::into)
     }
 
-    /// Removes leases of which nothing counts any more for a day.
+    /// Removes old leases.
     async fn forget_old_leases(&self) -> anyhow::Result<()> {
         let now = self.now().await?;
-        let day = Duration::from_secs(24 * 3600);
         for lease in leases(&self.cluster).await? {
-            if now.duration_since(lease.ends()).is_ok_and(|age| age > day) {
+            if lease.is_old(now) {
                 let key = self.cluster.layout.lease(&lease.id);
                 self.cluster.repository.storage().delete(&key).await?;
             }

@@ -118,6 +118,12 @@ impl StoredLease {
             .unwrap_or(self.stored + LISTED_LIFE)
     }
 
+    /// Whether nothing of it counts any more for a day.
+    pub fn is_old(&self, now: SystemTime) -> bool {
+        let day = Duration::from_secs(24 * 3600);
+        !self.is_live(now) && now.duration_since(self.ends()).is_ok_and(|age| age > day)
+    }
+
     /// What it needs.
     pub fn needs(&self) -> Needs {
         match &self.content {

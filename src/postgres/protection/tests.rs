@@ -155,7 +155,7 @@ async fn a_clock_that_jumps_ends_no_lease_of_this_machine_and_keeps_none() {
     let mut found = leases(&cluster).await.unwrap().remove(0);
     let year = Duration::from_secs(365 * 24 * 3600);
     for now in [found.stored, found.stored + year, found.stored - year] {
-        assert!(found.is_live(now));
+        assert!(found.is_live(now) && !found.is_old(now));
     }
     // It was stored ten minutes ago, whatever the store says.
     let content = found.content.as_mut().unwrap();
@@ -165,6 +165,7 @@ async fn a_clock_that_jumps_ends_no_lease_of_this_machine_and_keeps_none() {
     for now in [found.stored, found.stored + year, found.stored - year] {
         assert!(!found.is_live(now));
     }
+    assert!(found.is_old(found.stored + year) && !found.is_old(found.stored + 2 * LIFE));
     lease.release().await;
 }
 
