@@ -71,18 +71,20 @@ async fn health(context: &Context, status: &ServiceStatus) -> Result<Health, Str
         let prove = async |_: &WalRanges| status.indexing.proven;
         let (cluster, settings) = (context.cluster().await?, &context.settings);
         let kept = Overview::read(&cluster, &settings.catalog.cache, prove).await?;
-        let upkeep = upkeep(settings, &cluster, &look(settings)).await?;
-        let (limits, now) = (&settings.health, Utc::now());
-        let health = kept.health(limits, status.archiving.at(now));
-        anyhow::Ok(health.with(&upkeep, limits, now))
+        anyhow::Ok((cluster, kept))
     };
-    match tokio::time::timeout(PATIENCE, read).await {
-        Ok(read) => read.map_err(|error| one_line(&error)),
-        Err(_) => Err(format!(
-            "the repository did not answer within {} s",
-            PATIENCE.as_secs()
-        )),
-    }
+    let read = tokio::time::timeout(PATIENCE, read).await;
+    let slow = |_| {
+        let seconds = PATIENCE.as_secs();
+        Err(anyhow!("the repository did not answer within {seconds} s"))
+    };
+    let read = read.unwrap_or_else(slow).map_err(|error| one_line(&error));
+    let (cluster, kept) = read?;
+    let (settings, limits) = (&context.settings, &context.settings.health);
+    let upkeep = upkeep(settings, &cluster, &look(settings), PATIENCE).await;
+    let now = Utc::now();
+    let health = kept.health(limits, status.archiving.at(now));
+    Ok(health.with(&upkeep, limits, now))
 }
 
 /// For `--format json`.

@@ -91,6 +91,8 @@ rules! {
     DumpOld: Dump, Warning;
     /// A job that makes dumps ran, and there is no complete one.
     NoDump: Dump, Warning;
+    /// How the dumps stand is not known.
+    DumpsUnknown: Dump, Unknown;
     /// The last run of a scheduled job failed.
     JobFailed: Jobs, Warning;
     /// A scheduled job failed three times in a row, or more.
@@ -103,4 +105,6 @@ rules! {
     DiskUsed: Space, Warning;
     /// The file system of a repository in a folder is almost full.
     DiskFull: Space, Critical;
+    /// How full the file system of a repository in a folder is, is not known.
+    DiskUnknown: Space, Unknown;
 }

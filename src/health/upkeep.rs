@@ -95,11 +95,15 @@ impl std::fmt::Display for DiskUse {
 pub struct Upkeep {
     /// One for each database and kind.
     pub dumps: Vec<NewestDump>,
+    /// Why how they stand is not known.
+    pub dumps_unknown: Option<String>,
     pub jobs: Vec<ScheduledJob>,
     /// Why how the jobs stand is not known.
     pub jobs_unknown: Option<String>,
-    /// `None`: the repository is in a bucket.
+    /// `None`: the repository is in a bucket, or it is not known.
     pub disk: Option<DiskUse>,
+    /// Why how full it is, is not known.
+    pub disk_unknown: Option<String>,
 }
 
 impl Upkeep {
@@ -111,12 +115,30 @@ impl Upkeep {
 
     /// What is not good.
     pub fn judge(&self, limits: &Limits, now: DateTime<Utc>) -> Vec<HealthReason> {
-        let unknown = self.jobs_unknown.iter().map(|why| {
-            HealthReason::new(
+        let (dumps, jobs, disk) = (&self.dumps_unknown, &self.jobs_unknown, &self.disk_unknown);
+        let unknown = [
+            (
+                Rule::DumpsUnknown,
+                "how the dumps stand",
+                dumps,
+                "`walden dump list` tells more",
+            ),
+            (
                 Rule::JobsUnknown,
-                format!("how the jobs stand is not known: {why}"),
+                "how the jobs stand",
+                jobs,
                 "`walden jobs list` tells more",
-            )
+            ),
+            (
+                Rule::DiskUnknown,
+                "how full the repository's file system is,",
+                disk,
+                "is it mounted?",
+            ),
+        ];
+        let unknown = unknown.into_iter().filter_map(|(rule, what, why, next)| {
+            let what = format!("{what} is not known: {}", why.as_ref()?);
+            Some(HealthReason::new(rule, what, next))
         });
         let jobs = self.jobs.iter();
         let jobs = jobs.flat_map(|job| failed(job).into_iter().chain(self.overdue(job, now)));
@@ -129,6 +151,9 @@ impl Upkeep {
 
     /// Of all databases: one that was dropped is dumped no more, and one that cannot be dumped fails the job.
     fn dump(&self, job: &str, kind: DumpKind, now: DateTime<Utc>) -> Option<HealthReason> {
+        if self.dumps_unknown.is_some() {
+            return None;
+        }
         let job = self.jobs.iter().find(|one| one.name == job && one.ran)?;
         let (name, stale_before) = (&job.name, job.stale_before?);
         let (rule, what) = match self.newest(kind) {
@@ -336,15 +361,16 @@ mod tests {
     #[test]
     fn what_is_not_known_is_told_and_the_worst_comes_first() {
         let unknown = Upkeep {
+            dumps_unknown: Some("denied".into()),
             jobs_unknown: Some("no answer".into()),
-            jobs: vec![ScheduledJob {
-                failures: 1,
-                ..job("copy")
-            }],
-            disk: Some(DiskUse {
-                used_bytes: 99,
-                free_bytes: 1,
-            }),
+            jobs: vec![
+                ScheduledJob {
+                    failures: 3,
+                    ..job("copy")
+                },
+                job("dump"),
+            ],
+            disk_unknown: Some("not mounted".into()),
             ..Upkeep::default()
         };
         let health = Health {
@@ -356,6 +382,8 @@ mod tests {
         };
         let health = health.with(&unknown, &health_limits(), at(0));
         let order: Vec<Rule> = health.reasons.iter().map(|reason| reason.rule).collect();
-        assert_eq!(order, [Rule::DiskFull, Rule::JobsUnknown, Rule::JobFailed]);
+        let unknown = [Rule::DumpsUnknown, Rule::JobsUnknown, Rule::DiskUnknown];
+        assert_eq!(order[0], Rule::JobFailsAgain);
+        assert_eq!(order[1..], unknown, "and not that there is no dump");
     }
 }

@@ -82,10 +82,9 @@ impl App {
     pub fn upkeep(&self) -> Upkeep {
         let (known, jobs) = (self.known.borrow(), self.jobs.borrow());
         Upkeep {
-            dumps: known.dumps.to_vec(),
             jobs: scheduled(&jobs.jobs),
             jobs_unknown: jobs.failed.clone(),
-            disk: known.disk,
+            ..(*known.upkeep).clone()
         }
     }
 

@@ -13,12 +13,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::config;
 use crate::error::one_line;
-use crate::health::{DiskUse, Health, NewestDump};
+use crate::health::{Health, Upkeep};
 use crate::metrics::{Durations, Phase};
 use crate::postgres::catalog::{
     Facts, Gap, IdleTimes, WalIndex, WalRanges, Windows, missing_wal, windows,
 };
-use crate::postgres::check::disk_use;
+use crate::postgres::check::dumps_and_disk;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::dump::newest::NewestDumps;
 use crate::postgres::index::update::{ListScope, list};
@@ -34,6 +34,8 @@ const SETTLE: Duration = Duration::from_millis(300);
 const REST: u32 = 4;
 /// So many times as rarely dumps in a bucket are looked for.
 const UPKEEP_RARER: u32 = 10;
+/// So long they and the file system may take to be looked at.
+const UPKEEP_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is known of the repository.
 #[derive(Debug, Clone, Default)]
@@ -44,10 +46,8 @@ pub struct RepositoryFacts {
     pub failed: Option<String>,
     /// How often reading failed.
     pub failures: u64,
-    /// The newest dumps.
-    pub dumps: Arc<[NewestDump]>,
-    /// Of the file system that a repository in a folder lies in.
-    pub disk: Option<DiskUse>,
+    /// Of the dumps, and of the file system that a repository in a folder lies in.
+    pub upkeep: Arc<Upkeep>,
 }
 
 /// One reading, and what follows from it. Cheap to clone.
@@ -209,12 +209,10 @@ impl FactsReader {
             anyhow::Ok((stored, Some(read)))
         };
         let read = durations.time(Phase::ReadRepository, work).await;
-        let read = match read {
-            Ok(read) => self.look_at_upkeep().await.map(|()| read),
-            Err(error) => Err(error),
-        };
         match read {
             Ok((stored, read)) => {
+                // Before the rest is told: what was not looked at yet must not show as missing.
+                self.look_at_upkeep().await;
                 self.stored = Some((stored, at));
                 self.known.send_modify(|known| {
                     known.read = read.or(known.read.take());
@@ -226,23 +224,16 @@ impl FactsReader {
     }
 
     /// A folder tells without a listing whether something came; a bucket does not, and a dump is hours apart from the next.
-    async fn look_at_upkeep(&mut self) -> anyhow::Result<()> {
+    async fn look_at_upkeep(&mut self) {
         let rest = self.interval * UPKEEP_RARER;
         let is_early = self.upkeep_at.is_some_and(|at| at.elapsed() < rest);
         if self.folder.is_none() && is_early {
-            return Ok(());
+            return;
         }
-        let dumps = self.dumps.refresh(&self.cluster).await?.into();
-        let disk = match &self.folder {
-            Some(folder) => Some(disk_use(folder).await?),
-            None => None,
-        };
-        self.upkeep_at = Some(Instant::now());
-        self.known.send_modify(|known| {
-            known.dumps = dumps;
-            known.disk = disk;
-        });
-        Ok(())
+        let (cluster, folder) = (&self.cluster, self.folder.as_deref());
+        let upkeep = dumps_and_disk(&mut self.dumps, cluster, folder, UPKEEP_PATIENCE).await;
+        self.upkeep_at = upkeep.dumps_unknown.is_none().then(Instant::now);
+        self.known.send_modify(|known| known.upkeep = upkeep.into());
     }
 
     /// Takes in what the index knows by now.

@@ -1,8 +1,11 @@
 use super::*;
 use crate::postgres::catalog::testing::facts;
 use crate::postgres::catalog::{self, Target};
+use crate::postgres::dump::testing::{id, store};
 use crate::postgres::index::update::{ListScope, list};
+use crate::postgres::layout::{DumpKind, DumpObject};
 use crate::postgres::types::WalFileName;
+use crate::storage::freezing::FreezingStorage;
 
 const ARCHIVED: [&str; 4] = [
     "000000010000000000000001",
@@ -542,4 +545,26 @@ async fn a_plan_of_retention_is_made_when_it_is_asked_for_and_told_for_a_while()
         "{plan}"
     );
     assert_eq!(door.get(path).await.json(), plan);
+}
+
+#[tokio::test]
+async fn dumps_and_a_disk_that_cannot_be_read_hide_nothing_else() {
+    let storage = Arc::new(FreezingStorage::new(Arc::new(MemoryStorage::default()), 1));
+    let cluster = cluster_in(storage.clone()).await;
+    let dump = id("shop", "14:00:00", DumpKind::Full);
+    store(&cluster, &dump).await;
+    let manifest = cluster.layout.dump(&dump, &DumpObject::Manifest);
+    storage.freeze(&manifest, "GLACIER");
+    let nowhere = Some("/nowhere/at/all".into());
+    let mut door = Door::over(cluster, nowhere, "", &ARCHIVED).await;
+    door.read().await;
+    let health = door.get("/v1/clusters/main").await.json()["health"].clone();
+    let problems = health["problems"].as_array().unwrap().iter();
+    let told: Vec<_> = problems.map(|one| one["rule"].as_str().unwrap()).collect();
+    for rule in ["DumpsUnknown", "DiskUnknown", "NoBackupYet"] {
+        assert!(told.contains(&rule), "{rule} {health:#}");
+    }
+    let metrics = door.get("/metrics").await.text();
+    assert!(metrics.contains("rule=\"DumpsUnknown\"} 3"), "{metrics}");
+    assert!(metrics.contains("walden_repository_unreadable{cluster=\"main\"} 0"));
 }

@@ -6,6 +6,7 @@ mod growth;
 mod hostile;
 mod wal;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use crate::budget::Budget;
 use crate::config::Secret;
 use crate::metrics::Durations;
 use crate::postgres::archive::testing::{LIMIT, PgWal, cluster_in, fetcher, pusher};
+use crate::postgres::cluster::Cluster;
 use crate::postgres::index::Index;
 use crate::service::connections::ServiceInfo;
 use crate::service::{ServiceHandles, fetches, indexing, pushes};
@@ -123,8 +125,18 @@ impl Door {
 
     /// The same before the service has read the repository.
     pub async fn unread(token: &str, archived: &[&str]) -> Self {
-        let wal = PgWal::new();
         let cluster = cluster_in(Arc::new(MemoryStorage::default())).await;
+        Self::over(cluster, None, token, archived).await
+    }
+
+    /// The same over what is there, which lies in a folder perhaps.
+    pub async fn over(
+        cluster: Cluster,
+        folder: Option<PathBuf>,
+        token: &str,
+        archived: &[&str],
+    ) -> Self {
+        let wal = PgWal::new();
         for name in archived {
             let path = match name.ends_with(".history") {
                 true => wal.ready(name, b"1\t0/300000\tno recovery target specified\n"),
@@ -191,8 +203,11 @@ impl Door {
             queue_time: Duration::from_secs(20),
             prefetch: 2,
         };
-        let (app, reader, watcher, http_owner, plans_owner) =
-            parts(options(wal.0.path(), token), service);
+        let options = HttpOptions {
+            folder,
+            ..options(wal.0.path(), token)
+        };
+        let (app, reader, watcher, http_owner, plans_owner) = parts(options, service);
         let stopping = watch::Sender::new(false);
         tasks.spawn(http_owner.run());
         tasks.spawn(plans_owner.run(stopping.subscribe()));

@@ -43,9 +43,9 @@ use crate::storage::{Storage, until};
 pub use archiver::archived_before;
 pub use configuration::unreadable as unreadable_configuration;
 pub use location::{ServerFolder, ServerFolders, refuse_inside};
-pub use space::disk_use;
+use space::disk_use;
 pub use store::refuse_unsafe;
-pub use upkeep::{LookAtJobs, upkeep};
+pub use upkeep::{LookAtJobs, dumps_and_disk, upkeep};
 pub use verdict::{Check, CheckError, CheckStatus, Verdict, overall};
 
 use archiver::Archiver;

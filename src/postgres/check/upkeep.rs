@@ -1,8 +1,12 @@
 //! What is done beside archiving: dumps, and the jobs that make them.
 
-use anyhow::Context;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::anyhow;
 use chrono::Utc;
 use futures_util::future::BoxFuture;
+use tokio::time::{Instant, timeout};
 
 use super::{Check, CheckRequest, Verdict, disk_use, open_cluster};
 use crate::config::Settings;
@@ -12,6 +16,7 @@ use crate::plain::counted;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::dump::newest::NewestDumps;
 use crate::repo::Repository;
+use crate::storage::until;
 
 /// The checks of this file.
 pub(super) const CHECKS: &[Check] = &[Check::Dump, Check::Jobs];
@@ -20,31 +25,63 @@ pub(super) const CHECKS: &[Check] = &[Check::Dump, Check::Jobs];
 pub type LookAtJobs =
     Box<dyn Fn(Cluster) -> BoxFuture<'static, anyhow::Result<Vec<ScheduledJob>>> + Send + Sync>;
 
-/// Reads all that is judged beside what is archived. Errors: the repository did not answer.
+/// Reads all that is judged beside what is archived, each for so long at most.
 pub async fn upkeep(
     settings: &Settings,
     cluster: &Cluster,
     jobs: &LookAtJobs,
-) -> anyhow::Result<Upkeep> {
-    let dumps = NewestDumps::new(cluster).refresh(cluster).await?;
-    let (jobs, jobs_unknown) = match jobs(cluster.clone()).await {
-        Ok(jobs) => (jobs, None),
-        Err(error) => (Vec::new(), Some(one_line(&error))),
-    };
-    let disk = match settings.repository.url.folder() {
-        Some(folder) => Some(
-            disk_use(folder)
-                .await
-                .context("the repository's file system does not tell how full it is")?,
-        ),
-        None => None,
-    };
-    Ok(Upkeep {
-        dumps,
+    patience: Duration,
+) -> Upkeep {
+    let (mut dumps, folder) = (NewestDumps::new(cluster), settings.repository.url.folder());
+    let (upkeep, (jobs, jobs_unknown)) = tokio::join!(
+        dumps_and_disk(&mut dumps, cluster, folder, patience),
+        found_out(jobs(cluster.clone()), patience),
+    );
+    Upkeep {
         jobs,
         jobs_unknown,
+        ..upkeep
+    }
+}
+
+/// The same without the jobs. `dumps` is what was seen of them before, and `folder` where the repository lies, unless it
+/// is a bucket.
+pub async fn dumps_and_disk(
+    dumps: &mut NewestDumps,
+    cluster: &Cluster,
+    folder: Option<&Path>,
+    patience: Duration,
+) -> Upkeep {
+    let disk = async {
+        match folder {
+            Some(folder) => disk_use(folder).await.map(Some),
+            None => Ok(None),
+        }
+    };
+    let ((dumps, dumps_unknown), (disk, disk_unknown)) = tokio::join!(
+        found_out(dumps.refresh(cluster), patience),
+        found_out(disk, patience),
+    );
+    Upkeep {
+        dumps,
+        dumps_unknown,
         disk,
-    })
+        disk_unknown,
+        ..Upkeep::default()
+    }
+}
+
+/// What was found out, and why it was not: one that fails must not hide the others.
+async fn found_out<T: Default>(
+    read: impl Future<Output = anyhow::Result<T>>,
+    patience: Duration,
+) -> (T, Option<String>) {
+    let slow = || anyhow!("no answer came within {} s", patience.as_secs_f32());
+    let read = timeout(patience, until(Instant::now() + patience, read)).await;
+    match read.unwrap_or_else(|_| Err(slow())) {
+        Ok(found) => (found, None),
+        Err(error) => (T::default(), Some(one_line(&error))),
+    }
 }
 
 pub(super) async fn check(
@@ -55,12 +92,11 @@ pub(super) async fn check(
     let Some(repository) = repository else {
         return told(&|check| check.because(Check::Repository));
     };
-    let read = async {
-        let cluster = open_cluster(request, repository).await?;
-        upkeep(request.settings, &cluster, &request.jobs).await
-    };
-    match request.within("the repository", read).await {
-        Ok(upkeep) => {
+    let opened = request.within("the repository", open_cluster(request, repository));
+    match opened.await {
+        Ok(cluster) => {
+            let (settings, look) = (request.settings, &request.jobs);
+            let upkeep = upkeep(settings, &cluster, look, request.timeout).await;
             let reasons = upkeep.judge(&request.settings.health, Utc::now());
             vec![dump(&upkeep, &reasons), jobs(&upkeep, &reasons)]
         }

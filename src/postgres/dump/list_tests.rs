@@ -4,6 +4,7 @@ use super::*;
 use crate::postgres::dump::manifest::read_tables;
 use crate::postgres::dump::newest::NewestDumps;
 use crate::postgres::dump::testing::{cluster_in, id, manifest_of, put, store, table};
+use crate::storage::freezing::FreezingStorage;
 use crate::storage::{Key, MemoryStorage};
 
 #[tokio::test]
@@ -124,4 +125,24 @@ async fn the_newest_of_each_database_is_known_as_soon_as_it_is_complete_and_can_
     let storage = cluster.repository.storage();
     storage.delete(&gone).await.unwrap();
     told(&[&odd, &first, &schema]).await;
+}
+
+#[tokio::test]
+async fn a_dump_that_must_be_thawed_first_hides_no_other() {
+    let storage = Arc::new(FreezingStorage::new(Arc::new(MemoryStorage::default()), 1));
+    let cluster = cluster_in(storage.clone()).await;
+    let (first, second) = (
+        id("shop", "14:00:00", DumpKind::Full),
+        id("shop", "15:00:00", DumpKind::Full),
+    );
+    let freeze = |id| storage.freeze(&cluster.layout.dump(id, &DumpObject::Manifest), "GLACIER");
+    store(&cluster, &first).await;
+    store(&cluster, &second).await;
+    freeze(&second);
+    let told = NewestDumps::new(&cluster).refresh(&cluster).await.unwrap();
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].id, first.to_string());
+    freeze(&first);
+    let unknown = NewestDumps::new(&cluster).refresh(&cluster).await;
+    assert!(unknown.is_err(), "there are some");
 }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::manifest;
+use crate::error::find;
 use crate::health::NewestDump;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{DumpId, DumpKind, DumpObject, ObjectKind};
 use crate::repo::is_unusable;
-use crate::storage::{Key, Watched};
+use crate::storage::{Key, StorageError, Watched};
 
 /// What was seen of the dumps.
 #[derive(Debug)]
@@ -77,6 +78,7 @@ impl NewestDumps {
         cluster: &Cluster,
         dumps: &[DumpId],
     ) -> anyhow::Result<Option<(DumpId, NewestDump)>> {
+        let mut unread = None;
         for id in dumps {
             if let Some(known) = self.known.get(id) {
                 return Ok(Some((id.clone(), known.clone())));
@@ -95,12 +97,16 @@ impl NewestDumps {
                     };
                     return Ok(Some((id.clone(), newest)));
                 }
+                // Asking again does not help: an older one may tell.
+                Err(error) if find::<StorageError>(&error).is_some_and(|error| error.lasting) => {
+                    unread.get_or_insert(error);
+                }
                 Err(error) if !is_unusable(&error) => return Err(error),
                 // It went, or cannot be restored.
                 _ => (),
             }
         }
-        Ok(None)
+        unread.map_or(Ok(None), Err)
     }
 }
 
