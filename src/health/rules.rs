@@ -99,6 +99,8 @@ rules! {
     JobFailsAgain: Jobs, Critical;
     /// A scheduled job is due for more than an hour, and nobody runs it.
     JobOverdue: Jobs, Warning;
+    /// A job is scheduled, and no service and no cron has looked after it yet.
+    JobUnattended: Jobs, Warning;
     /// How the jobs stand is not known.
     JobsUnknown: Jobs, Unknown;
     /// The file system of a repository in a folder is fuller than health.disk_used.

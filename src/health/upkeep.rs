@@ -45,6 +45,8 @@ pub struct ScheduledJob {
     pub ran: bool,
     /// The first moment that nobody ran for.
     pub due_since: Option<DateTime<Utc>>,
+    /// No runner has looked after it yet.
+    pub unattended: bool,
     /// What it made earlier is out of date.
     pub stale_before: Option<DateTime<Utc>>,
 }
@@ -174,20 +176,26 @@ impl Upkeep {
     }
 
     fn overdue(&self, job: &ScheduledJob, now: DateTime<Utc>) -> Option<HealthReason> {
-        let late = match self.jobs.iter().any(|other| other.is_running) {
+        let (name, is_beside) = (&job.name, self.jobs.iter().any(|other| other.is_running));
+        let late = match is_beside {
             true => LATE_BESIDE_OTHERS,
             false => LATE,
         };
-        let (name, since) = (
-            &job.name,
-            job.due_since.filter(|since| now - *since > late)?,
-        );
-        let what = format!(
-            "job {name} is due since {}, and nobody runs it",
-            moment(since)
-        );
+        let (rule, what) = match job.due_since.filter(|since| now - *since > late) {
+            Some(since) => {
+                let since = moment(since);
+                let what = format!("job {name} is due since {since}, and nobody runs it");
+                (Rule::JobOverdue, what)
+            }
+            // Whoever runs another one comes to it.
+            None if job.unattended && !is_beside => {
+                let what = format!("nobody has looked after job {name} yet");
+                (Rule::JobUnattended, what)
+            }
+            None => return None,
+        };
         let next = "let `walden serve` run, or cron do it: `walden schedule install`";
-        Some(HealthReason::new(Rule::JobOverdue, what, next))
+        Some(HealthReason::new(rule, what, next))
     }
 }
 
@@ -239,6 +247,7 @@ mod tests {
             is_running: false,
             ran: true,
             due_since: None,
+            unattended: false,
             stale_before: Some(at(600)),
         }
     }
@@ -331,6 +340,12 @@ mod tests {
             ..job("backup")
         };
         assert_eq!(judged(&[since(0), running.clone()]), []);
+        let unattended = ScheduledJob {
+            unattended: true,
+            ..job("verify")
+        };
+        assert_eq!(judged(&[unattended.clone()]), [Rule::JobUnattended]);
+        assert_eq!(judged(&[unattended, running.clone()]), []);
         assert_eq!(judged(&[since(-721), running]), [Rule::JobOverdue]);
     }
 

@@ -507,3 +507,33 @@ fn a_job_that_nobody_saw_before_begins_with_its_next_moment() {
     };
     assert_eq!(held.holder.purpose.missed, 29);
 }
+
+#[test]
+fn a_schedule_is_unattended_until_a_runner_has_it() {
+    let mut model = Model::new(3);
+    lock(&model.world).is_rough = false;
+    model.runners.clear();
+    let (runs, _) = model.runs(0);
+    let later = |seconds| lock(&model.world).now = Duration::from_secs(seconds);
+    let is_unattended = |job: &Job| {
+        let status = finish(runs.status(job, &mut Watch::default())).unwrap();
+        status.unattended
+    };
+    assert!(is_unattended(&job()));
+    later(3600);
+    assert!(is_unattended(&job()), "however long nobody comes");
+    finish(runs.consider(&job(), &mut Watch::default(), Wanted::SCHEDULED)).unwrap();
+    later(3601);
+    assert!(!is_unattended(&job()));
+    let (cron, zone) = ("0 0 * * *".parse().unwrap(), "UTC".parse().unwrap());
+    let changed = Job {
+        schedule: job().schedule.map(|schedule| schedule.like(cron, zone)),
+        ..job()
+    };
+    assert!(is_unattended(&changed), "a runner has the one before");
+    let unscheduled = Job {
+        schedule: None,
+        ..job()
+    };
+    assert!(!is_unattended(&unscheduled));
+}

@@ -50,6 +50,8 @@ pub struct JobStatus {
     pub next: Option<DateTime<Utc>>,
     /// When the first run that nobody made was to begin; `null` when nothing is due.
     pub due_since: Option<DateTime<Utc>>,
+    /// It is scheduled, and no runner has looked after it since: nobody may ever.
+    pub unattended: bool,
     /// What the job made earlier is out of date: two moments of its schedule and an hour have passed since.
     pub stale_before: Option<DateTime<Utc>>,
     pub running: Option<RunningRun>,
@@ -96,6 +98,9 @@ impl JobStatus {
             time_zone: schedule.map(|schedule| schedule.zone().to_string()),
             next,
             due_since: schedule.filter(|_| is_due).and_then(missed),
+            // Only who looks now goes by this schedule.
+            unattended: schedule
+                .is_some_and(|schedule| memory.schedules.since(schedule) == Some(now)),
             stale_before: schedule.and_then(stale),
             running: holder.map(RunningRun::from),
             last: memory.last.clone(),

@@ -65,6 +65,7 @@ pub fn scheduled(jobs: &[JobStatus]) -> Vec<ScheduledJob> {
         is_running: job.running.is_some(),
         ran: job.last.is_some(),
         due_since: job.due_since,
+        unattended: job.unattended,
         stale_before: job.stale_before,
     });
     judged.collect()

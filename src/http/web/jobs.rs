@@ -103,6 +103,7 @@ mod tests {
             time_zone: Some("UTC".into()),
             next: None,
             due_since: None,
+            unattended: false,
             stale_before: None,
             running: None,
             last: Some((&failed).into()),

@@ -123,6 +123,7 @@ mod tests {
                 is_running: false,
                 ran: true,
                 due_since: None,
+                unattended: false,
                 stale_before: Some(DateTime::UNIX_EPOCH),
             }],
             disk: Some(DiskUse {
