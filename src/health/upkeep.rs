@@ -41,8 +41,8 @@ pub struct ScheduledJob {
     /// Why the last run failed.
     pub why: Option<String>,
     pub is_running: bool,
-    /// A run has ended, however.
-    pub ran: bool,
+    /// When the last run ended, however.
+    pub ended_at: Option<DateTime<Utc>>,
     /// The first moment that nobody ran for.
     pub due_since: Option<DateTime<Utc>>,
     /// No runner has looked after it yet.
@@ -97,6 +97,8 @@ impl std::fmt::Display for DiskUse {
 pub struct Upkeep {
     /// One for each database and kind.
     pub dumps: Vec<NewestDump>,
+    /// When they were looked at; `None`: not yet, or in vain.
+    pub dumps_at: Option<DateTime<Utc>>,
     /// Why how they stand is not known.
     pub dumps_unknown: Option<String>,
     pub jobs: Vec<ScheduledJob>,
@@ -153,11 +155,12 @@ impl Upkeep {
 
     /// Of all databases: one that was dropped is dumped no more, and one that cannot be dumped fails the job.
     fn dump(&self, job: &str, kind: DumpKind, now: DateTime<Utc>) -> Option<HealthReason> {
-        if self.dumps_unknown.is_some() {
+        let job = self.jobs.iter().find(|one| one.name == job)?;
+        let (name, ended_at, stale_before) = (&job.name, job.ended_at?, job.stale_before?);
+        // What it made since then was not seen. A runner's clock may be ahead: that must not silence this for ever.
+        if self.dumps_at? < ended_at && ended_at <= now {
             return None;
         }
-        let job = self.jobs.iter().find(|one| one.name == job && one.ran)?;
-        let (name, stale_before) = (&job.name, job.stale_before?);
         let (rule, what) = match self.newest(kind) {
             Some(newest) if newest.time >= stale_before => return None,
             Some(newest) => {
@@ -245,7 +248,7 @@ mod tests {
             failures: 0,
             why: None,
             is_running: false,
-            ran: true,
+            ended_at: Some(at(0)),
             due_since: None,
             unattended: false,
             stale_before: Some(at(600)),
@@ -273,6 +276,7 @@ mod tests {
             rules(&Upkeep {
                 jobs: jobs.to_vec(),
                 dumps: dumps.to_vec(),
+                dumps_at: Some(at(0)),
                 ..Upkeep::default()
             })
         };
@@ -288,8 +292,18 @@ mod tests {
         let schemas = [old, dump("shop", schema, 700)];
         assert_eq!(judged(&[job("dump")], &schemas), [Rule::DumpOld]);
         assert_eq!(judged(&[job("schema-dump")], &[beside]), [Rule::NoDump]);
+        let just_ended = |minutes| ScheduledJob {
+            ended_at: Some(at(minutes)),
+            ..job("dump")
+        };
+        assert_eq!(judged(&[just_ended(1)], &[]), [], "nobody looked since");
+        assert_eq!(
+            judged(&[just_ended(721)], &[]),
+            [Rule::NoDump],
+            "a wrong clock"
+        );
         let fresh = ScheduledJob {
-            ran: false,
+            ended_at: None,
             ..job("dump")
         };
         assert_eq!(judged(&[fresh], &[]), [], "its first run is to come");

@@ -32,8 +32,10 @@ use crate::service::status::ServiceStatus;
 const SETTLE: Duration = Duration::from_millis(300);
 /// Where that takes long, so many times as long is waited.
 const REST: u32 = 4;
-/// So many times as rarely dumps in a bucket are looked for.
+/// So many times as rarely dumps in a bucket are looked for,
 const UPKEEP_RARER: u32 = 10;
+/// and at least after this.
+const UPKEEP_REST: Duration = Duration::from_secs(300);
 /// So long they and the file system may take to be looked at.
 const UPKEEP_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -225,7 +227,7 @@ impl FactsReader {
 
     /// A folder tells without a listing whether something came; a bucket does not, and a dump is hours apart from the next.
     async fn look_at_upkeep(&mut self) {
-        let rest = self.interval * UPKEEP_RARER;
+        let rest = (self.interval * UPKEEP_RARER).min(UPKEEP_REST);
         let is_early = self.upkeep_at.is_some_and(|at| at.elapsed() < rest);
         if self.folder.is_none() && is_early {
             return;

@@ -63,7 +63,7 @@ pub fn scheduled(jobs: &[JobStatus]) -> Vec<ScheduledJob> {
         failures: job.failures_in_a_row,
         why: job.last.as_ref().and_then(|last| last.why.clone()),
         is_running: job.running.is_some(),
-        ran: job.last.is_some(),
+        ended_at: job.last.as_ref().map(|last| last.ended_at),
         due_since: job.due_since,
         unattended: job.unattended,
         stale_before: job.stale_before,

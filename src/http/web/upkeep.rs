@@ -121,7 +121,7 @@ mod tests {
                 failures: 0,
                 why: None,
                 is_running: false,
-                ran: true,
+                ended_at: Some(DateTime::UNIX_EPOCH),
                 due_since: None,
                 unattended: false,
                 stale_before: Some(DateTime::UNIX_EPOCH),
@@ -130,6 +130,7 @@ mod tests {
                 used_bytes: 81,
                 free_bytes: 19,
             }),
+            dumps_at: Some(DateTime::UNIX_EPOCH),
             ..Upkeep::default()
         };
         let jobs = ("Jobs", Level::Good, "1 job scheduled".to_string());

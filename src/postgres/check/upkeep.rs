@@ -52,6 +52,7 @@ pub async fn dumps_and_disk(
     folder: Option<&Path>,
     patience: Duration,
 ) -> Upkeep {
+    let at = Utc::now();
     let disk = async {
         match folder {
             Some(folder) => disk_use(folder).await.map(Some),
@@ -64,6 +65,7 @@ pub async fn dumps_and_disk(
     );
     Upkeep {
         dumps,
+        dumps_at: dumps_unknown.is_none().then_some(at),
         dumps_unknown,
         disk,
         disk_unknown,
