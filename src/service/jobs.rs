@@ -149,8 +149,7 @@ impl JobsOwner {
 
     /// When something may be to be done.
     fn next_look(&self) -> Instant {
-        let waiting = self.attended.iter().filter(|one| one.running.is_none());
-        let first = waiting.map(|one| one.next).min();
+        let first = self.attended.iter().map(|one| one.next).min();
         let tick = Instant::now() + TICK;
         first.map_or(tick, |first| first.min(tick))
     }
@@ -160,12 +159,12 @@ impl JobsOwner {
         for at in self.in_turn() {
             let now = self.options.runs.leases.clock.wall();
             let one = &self.attended[at];
-            let is_due = one.due.is_some_and(|due| due <= now);
-            if one.running.is_some() || !(is_due || one.next <= Instant::now()) {
-                continue;
+            // One that runs is looked at, too: a run that hangs makes nothing, and what it made grows old.
+            let is_due = one.running.is_none() && one.due.is_some_and(|due| due <= now);
+            if is_due || one.next <= Instant::now() {
+                let begins = self.options.begins && self.is_free(one.job.lane);
+                self.look_at(at, begins).await;
             }
-            let begins = self.options.begins && self.is_free(one.job.lane);
-            self.look_at(at, begins).await;
         }
     }
 
@@ -191,7 +190,7 @@ impl JobsOwner {
         let pause = match begins {
             true => self.consider(at, &runs).await,
             // What is due waits for its lane, which tells when it is free.
-            false if self.options.begins => Ok(TICK),
+            false if self.options.begins && self.attended[at].running.is_none() => Ok(TICK),
             false => Ok(LOOK),
         };
         let one = &mut self.attended[at];
@@ -430,6 +429,13 @@ mod tests {
         // Nothing is known of them yet, so the first one begins; then it is due again at once.
         owner.look().await;
         assert!(owner.attended[0].running.is_some() && owner.attended[1].running.is_none());
+        // Also while it runs it is looked at.
+        owner.attended[0].status = None;
+        owner.attended[0].next = Instant::now();
+        owner.look().await;
+        let status = owner.attended[0].status.as_ref().unwrap();
+        assert!(owner.attended[0].running.is_some() && status.stale_before.is_some());
+        assert!(owner.next_look() > Instant::now());
         let ended = owner.running.join_next_with_id().await.unwrap();
         owner.ended(ended).await;
         owner.attended[0].due = Some(Utc::now());
