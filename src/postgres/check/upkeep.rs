@@ -140,3 +140,26 @@ fn jobs(upkeep: &Upkeep, reasons: &[HealthReason]) -> Verdict {
         format!("{} scheduled, none failed last", counted(count, "job")),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::testing::defaults;
+    use crate::postgres::dump::testing::{cluster_in, id, store};
+    use crate::postgres::layout::DumpKind;
+    use crate::storage::MemoryStorage;
+
+    #[tokio::test]
+    async fn jobs_that_nobody_tells_of_in_time_hide_no_dump() {
+        let cluster = cluster_in(Arc::new(MemoryStorage::default())).await;
+        store(&cluster, &id("shop", "14:00:00", DumpKind::Full)).await;
+        let silent: LookAtJobs = Box::new(|_| Box::pin(std::future::pending()));
+        let patience = Duration::from_millis(200);
+        let upkeep = upkeep(&defaults(), &cluster, &silent, patience).await;
+        assert_eq!((upkeep.dumps.len(), upkeep.dumps_unknown), (1, None));
+        let why = upkeep.jobs_unknown.unwrap();
+        assert_eq!(why, "no answer came within 0.2 s");
+    }
+}

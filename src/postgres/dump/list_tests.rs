@@ -4,6 +4,8 @@ use super::*;
 use crate::postgres::dump::manifest::read_tables;
 use crate::postgres::dump::newest::NewestDumps;
 use crate::postgres::dump::testing::{cluster_in, id, manifest_of, put, store, table};
+use crate::postgres::index::testing::Waiting;
+use crate::storage::counting::CountingStorage;
 use crate::storage::freezing::FreezingStorage;
 use crate::storage::{Key, MemoryStorage};
 
@@ -145,4 +147,23 @@ async fn a_dump_that_must_be_thawed_first_hides_no_other() {
     freeze(&first);
     let unknown = NewestDumps::new(&cluster).refresh(&cluster).await;
     assert!(unknown.is_err(), "there are some");
+}
+
+#[tokio::test]
+async fn databases_do_not_wait_for_each_other() {
+    let waiting = Arc::new(Waiting::default());
+    let counting = Arc::new(CountingStorage::new(waiting.clone()));
+    let cluster = cluster_in(counting.clone()).await;
+    for database in ["a", "z"] {
+        store(&cluster, &id(database, "14:00:00", DumpKind::Full)).await;
+    }
+    *waiting.folder.lock().unwrap() = Some(format!("{}a/", cluster.layout.dumps_folder()));
+    counting.forget();
+    let mut newest = NewestDumps::new(&cluster);
+    let (told, ()) = tokio::join!(newest.refresh(&cluster), async {
+        waiting.listed.notified().await;
+        assert_eq!(counting.calls(), ["list"; 3]);
+        waiting.go_on.notify_one();
+    });
+    assert_eq!(told.unwrap().len(), 2);
 }

@@ -1,6 +1,8 @@
 //! The newest complete dump of each database, kept up to date at a cost that follows what is new.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::manifest;
 use crate::error::find;
@@ -9,6 +11,9 @@ use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{DumpId, DumpKind, DumpObject, ObjectKind};
 use crate::repo::is_unusable;
 use crate::storage::{Key, StorageError, Watched};
+
+/// Databases that are looked at at once.
+const AT_ONCE: usize = 16;
 
 /// What was seen of the dumps.
 #[derive(Debug)]
@@ -37,21 +42,28 @@ impl NewestDumps {
         let folders = self.databases.names();
         self.dumps.retain(|folder, _| folders.contains(folder));
         for folder in folders.iter().filter(|folder| folder.ends_with('/')) {
-            let newest = self.known.keys();
-            let mut behind: Vec<String> = newest.map(|id| manifest_key(cluster, id)).collect();
-            behind.retain(|key| key.starts_with(folder.as_str()));
-            behind.sort_unstable();
             let new = || Watched::new(folder.clone());
-            let dumps = self.dumps.entry(folder.clone()).or_insert_with(new);
-            dumps.poll(storage, &behind, false).await?;
+            self.dumps.entry(folder.clone()).or_insert_with(new);
         }
-        let mut known = BTreeMap::new();
-        for dumps in self.by_kind(cluster).into_values() {
-            if let Some(newest) = self.first_readable(cluster, &dumps).await? {
-                known.insert(newest.0, newest.1);
-            }
-        }
-        self.known = known;
+        let newest = self.known.keys();
+        let newest: BTreeSet<String> = newest.map(|id| manifest_key(cluster, id)).collect();
+        let poll = async |(folder, dumps): (&String, &mut Watched)| {
+            let behind = newest.range(folder.clone()..);
+            let behind = behind.take_while(|key| key.starts_with(folder.as_str()));
+            let behind: Vec<String> = behind.cloned().collect();
+            dumps.poll(storage, &behind, false).await
+        };
+        let polls: Vec<_> = self.dumps.iter_mut().map(poll).collect();
+        let polls = stream::iter(polls).buffer_unordered(AT_ONCE);
+        polls.try_collect::<Vec<_>>().await?;
+        let by_kind = self.by_kind(cluster);
+        let by_kind = by_kind.values();
+        let reads: Vec<_> = by_kind
+            .map(|dumps| self.first_readable(cluster, dumps))
+            .collect();
+        let reads = stream::iter(reads).buffer_unordered(AT_ONCE);
+        let newest: Vec<_> = reads.try_collect().await?;
+        self.known = newest.into_iter().flatten().collect();
         Ok(self.known.values().cloned().collect())
     }
 
