@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::postgres::catalog::{ExpiredWal, WalRanges, WalSpan, without};
 use crate::postgres::protection::Needs;
-use crate::postgres::types::{SegmentName, TimelineHistory, TimelineId, WalFileName};
+use crate::postgres::types::{Lsn, SegmentName, TimelineHistory, TimelineId, WalFileName};
 
 /// The WAL that went, now or earlier, and what is there of it.
 pub struct GoneWal<'a> {
@@ -31,7 +31,7 @@ impl<'a> GoneWal<'a> {
         }
     }
 
-    /// Whether what is named after a segment, or lies in it, goes: the segment went, or all before it did and it was never
+    /// Whether what is named after a segment goes: the segment went, or all before it did and it was never
     /// whole, as where a timeline ended with a promotion. What is in use stays.
     pub fn takes_along(&self, segment: SegmentName, used: &[Needs]) -> bool {
         let size = self.there.segment_size();
@@ -39,19 +39,32 @@ impl<'a> GoneWal<'a> {
         if is_used || self.there.contains(segment) {
             return false;
         }
-        let ancestors = self.histories.get(&segment.timeline).into_iter();
-        let ancestors = ancestors.flat_map(|history| &history.ancestors);
-        let mut timelines: Vec<TimelineId> = ancestors.map(|entry| entry.timeline).collect();
-        timelines.push(segment.timeline);
-        let before = segment.number(size).checked_sub(1).into_iter();
-        let before = before.flat_map(|number| {
-            let of = move |timeline: &TimelineId| SegmentName::from_number(*timeline, number, size);
-            timelines.iter().map(of)
-        });
-        let before: Vec<SegmentName> = before.collect();
+        let Some(number) = segment.number(size).checked_sub(1) else {
+            return self.gone.contains(segment);
+        };
+        let on = |timeline| SegmentName::from_number(timeline, number, size);
+        let start = on(segment.timeline).start(size);
+        let history = self.histories.get(&segment.timeline);
+        let ancestors = history.into_iter().flat_map(|history| &history.ancestors);
+        // What an ancestor wrote after it was left leads to nothing here.
+        let leading = ancestors.filter(|entry| entry.switch_lsn > start);
+        let timelines = leading
+            .map(|entry| entry.timeline)
+            .chain([segment.timeline]);
+        let before: Vec<SegmentName> = timelines.map(on).collect();
         let is_there = |name: &SegmentName| self.there.contains(*name);
         let is_gone = |name: &SegmentName| self.gone.contains(*name);
         is_gone(&segment) || !before.iter().any(is_there) && before.iter().any(is_gone)
+    }
+
+    /// Whether an idle marker goes: the WAL before its place went. All of that was archived once, so where nothing of it is
+    /// known it is newer than what is known.
+    pub fn takes_mark(&self, timeline: TimelineId, lsn: Lsn, used: &[Needs]) -> bool {
+        let size = self.there.segment_size();
+        let before = SegmentName::ending_at(timeline, lsn, size);
+        let at = SegmentName::containing(timeline, lsn, size);
+        let is_used = |needs: &Needs| needs.has_segment(before) || needs.has_segment(at);
+        self.gone.contains(before) && !self.there.contains(at) && !used.iter().any(is_used)
     }
 }
 
@@ -71,15 +84,37 @@ mod tests {
 
     use super::*;
     use crate::postgres::catalog::testing::SEGMENT;
-    use crate::postgres::types::{HistoryEntry, Lsn, SegmentSize};
+    use crate::postgres::types::{HistoryEntry, SegmentSize};
 
     fn name(timeline: u32, number: u64) -> SegmentName {
         let size = SegmentSize::new(SEGMENT as u32).unwrap();
         SegmentName::from_number(TimelineId(timeline), number, size)
     }
 
-    #[test]
-    fn what_is_named_after_wal_goes_with_it_and_a_partial_segment_with_what_leads_to_it() {
+    fn span(timeline: u32, from: u64, to: u64) -> WalSpan {
+        WalSpan {
+            first: name(timeline, from),
+            last: name(timeline, to),
+        }
+    }
+
+    /// A timeline that left another one in a segment.
+    fn history((timeline, parent, number): (u32, u32, u64)) -> (TimelineId, TimelineHistory) {
+        let (timeline, ancestor) = (TimelineId(timeline), TimelineId(parent));
+        let entry = HistoryEntry {
+            timeline: ancestor,
+            switch_lsn: Lsn(number * SEGMENT + 8),
+            reason: String::new(),
+        };
+        let history = TimelineHistory {
+            timeline,
+            ancestors: vec![entry],
+        };
+        (timeline, history)
+    }
+
+    /// Timeline 3 had no whole segment: it ended in its first one. Timeline 5 left timeline 1 long before.
+    fn with_gone(check: impl FnOnce(&GoneWal)) {
         let size = SegmentSize::new(SEGMENT as u32).unwrap();
         let mut before = WalRanges::new(size);
         let kept = [(1, 5), (1, 6), (2, 12), (2, 13), (4, 13)];
@@ -87,53 +122,67 @@ mod tests {
         for (timeline, number) in kept.into_iter().chain(going) {
             before.add(name(timeline, number), 1, DateTime::UNIX_EPOCH);
         }
-        let span = |timeline, from, to| WalSpan {
-            first: name(timeline, from),
-            last: name(timeline, to),
-        };
-        // Timeline 3 had no whole segment: it ended in its first one.
-        let history = |timeline: u32, parent: u32, number: u64| {
-            let ancestor = HistoryEntry {
-                timeline: TimelineId(parent),
-                switch_lsn: Lsn(number * SEGMENT + 8),
-                reason: String::new(),
-            };
-            let timeline = TimelineId(timeline);
-            let ancestors = vec![ancestor];
-            (
-                timeline,
-                TimelineHistory {
-                    timeline,
-                    ancestors,
-                },
-            )
-        };
-        let histories = [history(2, 1, 10), history(3, 1, 10), history(4, 2, 13)].into();
+        let histories = [(2, 1, 10), (3, 1, 10), (4, 2, 13), (5, 1, 3)].map(history);
         let expired = ExpiredWal::new(vec![span(1, 1, 4), span(1, 6, 6), span(2, 10, 11)], size);
-        let gone = GoneWal::new(&expired, &[span(1, 7, 9)], &before, &histories);
-        let found = |used: &[Needs]| {
-            let all = (1..=4).flat_map(|timeline| (1..16).map(move |number| (timeline, number)));
-            let goes =
+        let histories = histories.into();
+        check(&GoneWal::new(
+            &expired,
+            &[span(1, 7, 9)],
+            &before,
+            &histories,
+        ));
+    }
+
+    #[test]
+    fn what_is_named_after_wal_goes_with_it_and_a_partial_segment_with_what_leads_to_it() {
+        let found = |gone: &GoneWal, used: &[Needs]| {
+            let all = (1..=5).flat_map(|timeline| (1..16).map(move |number| (timeline, number)));
+            let is_taken =
                 |(timeline, number): &(u32, u64)| gone.takes_along(name(*timeline, *number), used);
-            all.filter(goes).collect::<Vec<_>>()
+            all.filter(is_taken).collect::<Vec<_>>()
         };
-        let mut expected = vec![(1, 1), (1, 2), (1, 3), (1, 4), (1, 7), (1, 8), (1, 9)];
         // The partial segments at the ends of timelines 1 and 3; that of timeline 2 has WAL before it.
-        expected.extend([(1, 10), (2, 10), (2, 11), (3, 10)]);
-        let plain = found(&[]);
-        assert!(
-            expected.iter().all(|place| plain.contains(place)),
-            "{plain:?}"
-        );
-        for stays in [(1, 5), (1, 6), (2, 12), (2, 13), (2, 14), (4, 13), (4, 14)] {
-            assert!(!plain.contains(&stays), "{stays:?}");
-        }
-        assert!(found(&[Needs::everything()]).is_empty());
+        let goes = [
+            [(1, 1), (1, 2), (1, 3), (1, 4), (1, 7), (1, 8), (1, 9)].as_slice(),
+            &[(1, 10), (2, 10), (2, 11), (3, 10)],
+        ];
+        let stays = [
+            [(1, 5), (1, 6), (2, 12), (2, 13), (2, 14)].as_slice(),
+            &[(4, 13), (4, 14), (5, 8), (5, 9), (5, 10)],
+        ];
         let reader = Needs {
             wal: vec![span(1, 2, 3)],
             ..Needs::default()
         };
-        let left = found(&[reader]);
-        assert!(!left.contains(&(1, 2)) && left.contains(&(1, 4)));
+        with_gone(|gone| {
+            let plain = found(gone, &[]);
+            for place in goes.concat() {
+                assert!(plain.contains(&place), "{place:?}");
+            }
+            for place in stays.concat() {
+                assert!(!plain.contains(&place), "{place:?}");
+            }
+            assert!(found(gone, &[Needs::everything()]).is_empty());
+            let left = found(gone, &[reader]);
+            assert!(!left.contains(&(1, 2)) && left.contains(&(1, 4)));
+        });
+    }
+
+    #[test]
+    fn an_idle_marker_goes_with_the_wal_before_its_place_unless_it_is_newer_than_what_is_known() {
+        let goes = |gone: &GoneWal, timeline, number: u64, offset, used: &[Needs]| {
+            let lsn = Lsn(number * SEGMENT + offset);
+            gone.takes_mark(TimelineId(timeline), lsn, used)
+        };
+        with_gone(|gone| {
+            for (number, offset) in [(4, 8), (9, 8), (10, 0)] {
+                assert!(goes(gone, 1, number, offset, &[]), "{number}");
+                assert!(!goes(gone, 1, number, offset, &[Needs::everything()]));
+            }
+            assert!(!goes(gone, 1, 5, 0, &[]), "what follows it is there");
+            for (timeline, number) in [(1, 10), (3, 10), (5, 8)] {
+                assert!(!goes(gone, timeline, number, 8, &[]), "{timeline}");
+            }
+        });
     }
 }

@@ -227,11 +227,11 @@ impl<'a> Engine<'a> {
         let names = gathered.beside.iter();
         let names = names.filter(|name| named_after(name).is_some_and(goes));
         let names = names.map(|name| self.cluster.layout.wal(name)).collect();
-        let (layout, size) = (&self.cluster.layout, wal.ranges.segment_size());
+        let layout = &self.cluster.layout;
         let (mut walk, mut markers) = (Walk::new(layout.idle_folder()), Vec::new());
         while let Some(meta) = walk.next(self.cluster.repository.storage()).await? {
             if let Some(ObjectKind::Idle(mark)) = layout.parse(&meta.key)
-                && goes(SegmentName::containing(mark.timeline, mark.lsn, size))
+                && gone.takes_mark(mark.timeline, mark.lsn, &self.used)
             {
                 markers.push(meta.key);
             }
