@@ -15,11 +15,22 @@ use super::{
 #[derive(Debug, Default)]
 pub struct MemoryStorage {
     objects: Mutex<BTreeMap<Key, (Bytes, SystemTime)>>,
+    /// Its clock is ahead of the machine's by so much.
+    ahead: Mutex<Duration>,
 }
 
 impl MemoryStorage {
     fn objects(&self) -> MutexGuard<'_, BTreeMap<Key, (Bytes, SystemTime)>> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> SystemTime {
+        SystemTime::now() + *self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets its clock, by which objects are stored from now on.
+    pub fn set_ahead(&self, ahead: Duration) {
+        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = ahead;
     }
 }
 
@@ -34,7 +45,7 @@ impl Storage for MemoryStorage {
         if mode == PutMode::CreateOnly && objects.contains_key(key) {
             return Ok(PutOutcome::AlreadyExists);
         }
-        objects.insert(key.clone(), (body.to_bytes(), SystemTime::now()));
+        objects.insert(key.clone(), (body.to_bytes(), self.now()));
         Ok(PutOutcome::Stored)
     }
 

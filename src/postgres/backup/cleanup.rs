@@ -9,7 +9,7 @@ use super::started::{self, Reservation};
 use crate::error::{find, one_line};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
-use crate::postgres::protection::{Needs, leases};
+use crate::postgres::protection::{is_used, store_time};
 use crate::storage::{Key, ObjectMeta, StorageError};
 
 /// An unfinished backup whose newest object is older is taken for abandoned.
@@ -27,25 +27,21 @@ pub struct RemovedBackup {
     pub bytes: u64,
 }
 
-/// Removes all abandoned backups among `unfinished`, and logs them. `now` is compared with the store's clock.
+/// Removes all abandoned backups among `unfinished`, and logs them.
 pub async fn remove_abandoned(
     cluster: &Cluster,
     unfinished: &[BackupId],
-    now: SystemTime,
 ) -> anyhow::Result<Vec<RemovedBackup>> {
     let mut removed = Vec::new();
     if unfinished.is_empty() {
         return Ok(removed);
     }
-    let used = leases(cluster).await?.into_iter();
-    let used = used.filter(|lease| lease.is_live(now));
-    let used: Vec<Needs> = used.map(|lease| lease.needs()).collect();
+    let now = store_time(cluster).await?;
     for id in unfinished {
         let objects = cluster.objects_of(id).await?;
-        // A copy may be bringing it.
-        let is_used = |needs: &Needs| needs.everything || needs.backups.contains(id);
-        if used.iter().any(is_used)
-            || !is_abandoned(cluster, id, &objects, now).await?
+        // A copy may be bringing it, also since just now.
+        if !is_abandoned(cluster, id, &objects, now).await?
+            || is_used(cluster, now, |needs| needs.has_backup(id)).await?
             || !told(remove(cluster, id, &objects).await, id)?
         {
             continue;
@@ -166,14 +162,13 @@ mod tests {
     use super::super::started::{ProcessIdentity, Started};
     use super::*;
     use crate::postgres::catalog::testing;
-    use crate::postgres::protection::{LeaseContent, LeaseKind, register_writer};
+    use crate::postgres::protection::{LeaseContent, LeaseKind, Needs, register_writer};
     use crate::repo::Repository;
     use crate::storage::{MemoryStorage, PutMode, PutOutcome};
 
     const ID: &str = "20260101-000000Z";
 
-    async fn cluster() -> (Cluster, BackupId) {
-        let storage = Arc::new(MemoryStorage::default());
+    async fn cluster(storage: Arc<MemoryStorage>) -> (Cluster, BackupId) {
         let repository = Repository::init(storage, DateTime::UNIX_EPOCH)
             .await
             .unwrap()
@@ -196,8 +191,9 @@ mod tests {
     }
 
     /// An unfinished backup of a process, with one pack.
-    async fn unfinished_by(process: ProcessIdentity) -> (Cluster, BackupId) {
-        let (cluster, id) = cluster().await;
+    async fn unfinished_by(process: ProcessIdentity) -> (Cluster, BackupId, Arc<MemoryStorage>) {
+        let storage = Arc::new(MemoryStorage::default());
+        let (cluster, id) = cluster(storage.clone()).await;
         let started = Started {
             started_at: DateTime::UNIX_EPOCH,
             process,
@@ -210,11 +206,11 @@ mod tests {
         .await;
         let pack = format!("{ID}/pack-000001").parse().unwrap();
         put(&cluster, &cluster.layout.pack(&pack), b"frames".to_vec()).await;
-        (cluster, id)
+        (cluster, id, storage)
     }
 
-    async fn removes(cluster: &Cluster, id: &BackupId, now: SystemTime) -> bool {
-        let removed = remove_abandoned(cluster, std::slice::from_ref(id), now)
+    async fn removes(cluster: &Cluster, id: &BackupId) -> bool {
+        let removed = remove_abandoned(cluster, std::slice::from_ref(id))
             .await
             .unwrap();
         assert_eq!(
@@ -233,42 +229,29 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_process_that_is_gone_left_is_removed_at_once() {
-        let (cluster, id) = unfinished_by(gone()).await;
-        assert!(removes(&cluster, &id, SystemTime::now()).await);
+        let (cluster, id, _) = unfinished_by(gone()).await;
+        assert!(removes(&cluster, &id).await);
     }
 
     #[tokio::test]
-    async fn what_may_still_be_written_stays_for_a_day() {
+    async fn what_may_still_be_written_stays_for_a_day_of_the_store_s_clock() {
         let elsewhere = ProcessIdentity {
             host: "elsewhere".into(),
             ..gone()
         };
         for process in [ProcessIdentity::own(), elsewhere] {
-            let (cluster, id) = unfinished_by(process).await;
-            let now = SystemTime::now();
-            assert!(!removes(&cluster, &id, now).await);
-            assert!(
-                !removes(
-                    &cluster,
-                    &id,
-                    now + ABANDONED_AFTER - Duration::from_secs(60)
-                )
-                .await
-            );
-            assert!(
-                removes(
-                    &cluster,
-                    &id,
-                    now + ABANDONED_AFTER + Duration::from_secs(60)
-                )
-                .await
-            );
+            let (cluster, id, storage) = unfinished_by(process).await;
+            assert!(!removes(&cluster, &id).await);
+            storage.set_ahead(ABANDONED_AFTER - Duration::from_secs(60));
+            assert!(!removes(&cluster, &id).await);
+            storage.set_ahead(ABANDONED_AFTER + Duration::from_secs(60));
+            assert!(removes(&cluster, &id).await);
         }
     }
 
     #[tokio::test]
     async fn what_a_copy_brings_stays_while_it_works() {
-        let (cluster, id) = unfinished_by(gone()).await;
+        let (cluster, id, _) = unfinished_by(gone()).await;
         let needs = Needs {
             backups: [id.clone()].into(),
             ..Needs::default()
@@ -276,9 +259,9 @@ mod tests {
         let life = Duration::from_secs(60);
         let copy = LeaseContent::own(LeaseKind::Copy, needs, life);
         let lease = register_writer(&cluster, copy).await.unwrap();
-        assert!(!removes(&cluster, &id, SystemTime::now()).await);
+        assert!(!removes(&cluster, &id).await);
         lease.release().await;
-        assert!(removes(&cluster, &id, SystemTime::now()).await);
+        assert!(removes(&cluster, &id).await);
     }
 
     #[test]
@@ -299,16 +282,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_backup_with_a_manifest_is_never_touched() {
-        let (cluster, id) = unfinished_by(gone()).await;
+        let (cluster, id, storage) = unfinished_by(gone()).await;
         put(
             &cluster,
             &cluster.layout.manifest(&id),
             b"whatever it holds".to_vec(),
         )
         .await;
-        let late = SystemTime::now() + 2 * ABANDONED_AFTER;
+        storage.set_ahead(2 * ABANDONED_AFTER);
         assert!(
-            remove_abandoned(&cluster, std::slice::from_ref(&id), late)
+            remove_abandoned(&cluster, std::slice::from_ref(&id))
                 .await
                 .unwrap()
                 .is_empty()

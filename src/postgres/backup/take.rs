@@ -1,6 +1,6 @@
 //! A base backup from its first check to its manifest.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -60,11 +60,7 @@ pub async fn take(
 ) -> anyhow::Result<BackupDescription> {
     // Before there is a session that would wait.
     let unfinished = or_stop(stop, async { Ok(load_backups(cluster).await?.unfinished) }).await?;
-    or_stop(
-        stop,
-        cleanup::remove_abandoned(cluster, &unfinished, SystemTime::now()),
-    )
-    .await?;
+    or_stop(stop, cleanup::remove_abandoned(cluster, &unfinished)).await?;
     cleanup::sweep(cluster).await;
     let (server, physical) = or_stop(stop, start(cluster, resolve)).await?;
     tracing::info!(

@@ -7,32 +7,34 @@ use super::started::{self, DumpReservation};
 use crate::postgres::backup::cleanup::{ABANDONED_AFTER, delete_all, told};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{DumpId, DumpObject};
-use crate::postgres::protection::is_used;
+use crate::postgres::protection::{is_used, store_time};
 use crate::storage::Key;
 
 /// Leftovers that one dump cleans up at most.
 const AT_ONCE: usize = 64;
 
-/// Removes dumps that nobody will finish, and what is left of a reservation beside a complete one. `now` is compared with
-/// the store's clock.
+/// Removes dumps that nobody will finish, and what is left of a reservation beside a complete one.
 pub async fn remove_leftovers(
     cluster: &Cluster,
     kept: &ListedDumps,
-    now: SystemTime,
 ) -> anyhow::Result<Vec<DumpId>> {
-    let reserved = kept
-        .complete
-        .iter()
-        .filter(|dump| dump.has(&DumpObject::Started));
+    let reserved = kept.complete.iter();
+    let mut reserved = reserved
+        .filter(|dump| dump.has(&DumpObject::Started))
+        .peekable();
+    let mut removed = Vec::new();
+    if reserved.peek().is_none() && kept.unfinished.is_empty() {
+        return Ok(removed);
+    }
+    let now = store_time(cluster).await?;
     for dump in reserved.take(AT_ONCE) {
         if is_abandoned(cluster, dump, now).await? {
             let deleted = delete(cluster, &dump.id, &DumpObject::Started).await;
             told(deleted.map(|()| true), &dump.id)?;
         }
     }
-    let mut removed = Vec::new();
     for dump in kept.unfinished.iter().take(AT_ONCE) {
-        // A copy may be bringing it.
+        // A copy may be bringing it, also since just now.
         if is_abandoned(cluster, dump, now).await?
             && !is_used(cluster, now, |needs| needs.has_dump(&dump.id)).await?
             && told(remove(cluster, dump).await, &dump.id)?
@@ -49,7 +51,8 @@ pub async fn remove_leftovers(
     Ok(removed)
 }
 
-/// Whether the process that takes the dump is proven to have ended with it, or nothing showed of it for a long time.
+/// Whether the process that takes the dump is proven to have ended with it, or nothing showed of it for a long time before
+/// `now` of the store's clock.
 pub async fn is_abandoned(
     cluster: &Cluster,
     dump: &ListedDump,
@@ -127,14 +130,17 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_copy_brings_stays_while_it_works() {
-        let cluster = cluster_in(Arc::new(MemoryStorage::default())).await;
+        let storage = Arc::new(MemoryStorage::default());
+        let cluster = cluster_in(storage.clone()).await;
         let id = id("shop", "14:05:00", DumpKind::Full);
         put(&cluster, &cluster.layout.dump(&id, &DumpObject::Globals)).await;
-        let late = SystemTime::now() + 2 * ABANDONED_AFTER;
         let removed = async || {
             let kept = list(&cluster, None).await.unwrap();
-            remove_leftovers(&cluster, &kept, late).await.unwrap()
+            remove_leftovers(&cluster, &kept).await.unwrap()
         };
+        storage.set_ahead(ABANDONED_AFTER - Duration::from_secs(60));
+        assert_eq!(removed().await, []);
+        storage.set_ahead(2 * ABANDONED_AFTER);
         let life = Duration::from_secs(60);
         for needs in [Needs::dump(&id.to_string()), Needs::everything()] {
             let copy = LeaseContent::own(LeaseKind::Copy, needs, life);

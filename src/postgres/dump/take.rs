@@ -1,7 +1,6 @@
 //! A logical dump from the first question to its manifest.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use anyhow::{Context, anyhow};
 use tokio::sync::watch;
@@ -109,7 +108,7 @@ impl Taking<'_> {
             let programs = Programs::find(self.settings, session.major).await?;
             self.check_request(&programs)?;
             let kept = list(self.cluster, Some(database)).await?;
-            remove_leftovers(self.cluster, &kept, SystemTime::now()).await?;
+            remove_leftovers(self.cluster, &kept).await?;
             let reserved = reserve(
                 self.cluster,
                 &self.settings.file_name,

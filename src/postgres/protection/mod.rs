@@ -17,7 +17,7 @@ mod tests;
 pub use deletion::{Deletion, OtherDeletion};
 pub use lease::{
     BeingDeleted, LISTED_LIFE, Lease, LeaseContent, LeaseKind, NotRegistered, StoredLease, is_used,
-    leases, register, register_writer, take_lease,
+    leases, register, register_writer, store_time, take_lease,
 };
 pub use needs::Needs;
 pub use pin::{Pin, StoredPin, pin, pins, unpin};
