@@ -7,6 +7,7 @@
 //! |------------|-----------------------------------------------------------------------------|
 //! | edges      | `cli`, `service`, `http`                                                    |
 //! | jobs       | `jobs`: what runs when, and who runs it                                      |
+//! | evidence   | `evidence`: chained records of what was done                                  |
 //! | answers    | `api`: JSON of `cli` and `http`                                               |
 //! | activities | `postgres` but for the core, `postgres::load` among them           |
 //! | core       | `postgres::{types, wal, layout, catalog}`, `health`, `retention`: pure      |
@@ -21,6 +22,7 @@ pub mod codec;
 pub mod config;
 pub mod data_directory;
 pub mod error;
+pub mod evidence;
 pub mod folder_place;
 pub mod fsync;
 pub mod health;

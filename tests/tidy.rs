@@ -51,6 +51,7 @@ const CORE: &[&str] = &[
 ];
 const ACTIVITIES: &[&str] = &[
     "postgres",
+    "evidence",
     "retention",
     "health",
     "repo",
@@ -96,6 +97,7 @@ const LAYERS: &[Layer] = &[
             "codec",
             "health",
             "jobs",
+            "evidence",
         ],
         pure: false,
     },
@@ -103,7 +105,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "answers",
         modules: &["api"],
-        may_name: &["api", "postgres", "health", "retention"],
+        may_name: &["api", "postgres", "health", "retention", "evidence"],
         pure: true,
     },
     Layer {
@@ -151,6 +153,24 @@ const LAYERS: &[Layer] = &[
             "postgres::catalog::WalSpan",
             "retention",
             "config",
+        ],
+        pure: true,
+    },
+    // Whoever did something hands over values.
+    Layer {
+        name: "evidence",
+        modules: &["evidence"],
+        may_name: &["evidence", "storage", "codec", "error", "plain"],
+        pure: false,
+    },
+    Layer {
+        name: "evidence (chain)",
+        modules: &["evidence::record", "evidence::chain"],
+        may_name: &[
+            "evidence::record",
+            "evidence::chain",
+            "codec::Digest",
+            "storage::Key",
         ],
         pure: true,
     },
@@ -240,6 +260,7 @@ const ORDER: &[&str] = &[
     "restore",
     "expiry",
     "planning",
+    "drill",
     "lifecycle",
     "check",
 ];

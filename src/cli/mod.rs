@@ -9,7 +9,9 @@ mod config;
 mod context;
 #[cfg(test)]
 mod documents;
+mod drill;
 mod dump;
+mod evidence;
 mod exit;
 mod find;
 mod init;
@@ -79,28 +81,57 @@ enum AnyFormat {
     Directory,
     #[value(hide = true)]
     Plain,
+    #[value(hide = true)]
+    Csv,
+    #[value(hide = true)]
+    Html,
+}
+
+/// What `--format` says beside how results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OwnFormat {
+    None,
+    Dump(DumpFormat),
+    Report(evidence::ReportFormat),
+}
+
+impl OwnFormat {
+    fn of_dump(self) -> Option<DumpFormat> {
+        match self {
+            Self::Dump(format) => Some(format),
+            _ => None,
+        }
+    }
 }
 
 impl Cli {
-    /// How results are printed, and the format of a dump. Errors: a verb that takes no dump.
-    fn formats(&self) -> anyhow::Result<(Format, Option<DumpFormat>)> {
-        let (mut format, mut dump) = (Format::Table, None);
+    /// How results are printed, and the format that is the verb's own. Errors: it has none such.
+    fn formats(&self) -> anyhow::Result<(Format, OwnFormat)> {
+        use evidence::ReportFormat;
+        let (mut format, mut own) = (Format::Table, OwnFormat::None);
         for given in &self.format {
             match given {
                 AnyFormat::Table => format = Format::Table,
                 AnyFormat::Json => format = Format::Json,
-                AnyFormat::Custom => dump = Some(DumpFormat::Custom),
-                AnyFormat::Directory => dump = Some(DumpFormat::Directory),
-                AnyFormat::Plain => dump = Some(DumpFormat::Plain),
+                AnyFormat::Custom => own = OwnFormat::Dump(DumpFormat::Custom),
+                AnyFormat::Directory => own = OwnFormat::Dump(DumpFormat::Directory),
+                AnyFormat::Plain => own = OwnFormat::Dump(DumpFormat::Plain),
+                AnyFormat::Csv => own = OwnFormat::Report(ReportFormat::Csv),
+                AnyFormat::Html => own = OwnFormat::Report(ReportFormat::Html),
             }
         }
-        let takes_one = matches!(&self.verb, Verb::Dump(args) if args.takes_dump_format());
-        match dump.filter(|_| !takes_one) {
-            Some(other) => Err(exit::wrong_usage(with_hint(
-                anyhow::anyhow!("--format {} is a format of dumps", other.as_str()),
-                "results are printed as table or json",
+        let is_wrong = match (&own, &self.verb) {
+            (OwnFormat::None, _) => false,
+            (OwnFormat::Dump(_), Verb::Dump(args)) => !args.takes_dump_format(),
+            (OwnFormat::Report(_), Verb::Evidence(args)) => !args.exports(),
+            _ => true,
+        };
+        match is_wrong {
+            true => Err(exit::wrong_usage(with_hint(
+                anyhow::anyhow!("this verb has no such --format"),
+                "results are printed as table or json; custom, directory and plain are for `walden dump take`, csv and html for `walden evidence export`",
             ))),
-            None => Ok((format, dump)),
+            false => Ok((format, own)),
         }
     }
 }
@@ -115,6 +146,8 @@ enum Verb {
     Backup(backup::Args),
     /// Take, list, show, verify, export, restore and delete logical dumps.
     Dump(dump::Args),
+    /// Restore by itself, check what came back, and keep the verdict as evidence.
+    Drill(drill::Args),
     /// Run the service: it answers archive-command and restore-command.
     Serve,
     /// Show what the running service is doing: what waits to be archived, what was stored and delivered.
@@ -135,6 +168,8 @@ enum Verb {
     Retention(retention::Args),
     /// List, show, run and cancel jobs: what runs by itself.
     Jobs(jobs::Args),
+    /// List, verify and export the records of what was done: drills, restores, verifications, deletions.
+    Evidence(evidence::Args),
     /// Show when jobs run by themselves, and write what makes cron or systemd run them.
     Schedule(schedule::Args),
     /// Show the settings in force, or a commented example file.
@@ -204,23 +239,32 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     if cli.leased {
         permit::depend_on_runner()?;
     }
-    let (format, dump_format) = cli.formats()?;
+    let (format, own) = cli.formats()?;
     let file = cli.config.as_deref();
     let context = || Context::load(file, format);
-    macro_rules! waits {
-        ($on:ident, $($verb:ident)::+($($given:expr),*)) => {{
-            let context = context()?;
-            context.$on($($verb)::+(&context, $($given),*))
-        }};
-    }
     match cli.verb {
         Verb::Init(args) => init::run(file, format, &args),
         Verb::Check(args) => check::run(file, format, &args),
-        Verb::Backup(args) => waits!(block_on_one_thread, backup::run(args)),
-        Verb::Dump(args) => waits!(block_on, dump::run(args, dump_format)),
+        Verb::Config(args) => config::run(args, context),
         Verb::Serve => serve::run(&context()?),
-        Verb::Status => waits!(block_on_one_thread, status::run()),
         Verb::Wal(args) => wal::run(&context()?, args),
+        Verb::Schedule(args) => schedule::run(&context()?, &args),
+        verb => wait_for(&context()?, verb, own),
+    }
+}
+
+/// The verbs that wait for the repository or a server.
+fn wait_for(context: &Context, verb: Verb, own: OwnFormat) -> anyhow::Result<Exit> {
+    macro_rules! waits {
+        ($on:ident, $verb:ident::run($($given:expr),*)) => {
+            context.$on($verb::run(context, $($given),*))
+        };
+    }
+    match verb {
+        Verb::Backup(args) => waits!(block_on_one_thread, backup::run(args)),
+        Verb::Dump(args) => waits!(block_on, dump::run(args, own.of_dump())),
+        Verb::Drill(args) => waits!(block_on, drill::run(args)),
+        Verb::Status => waits!(block_on_one_thread, status::run()),
         Verb::Repo(args) => waits!(block_on, repo::run(args)),
         Verb::Lifecycle(args) => waits!(block_on_one_thread, lifecycle::run(&args)),
         Verb::Find(args) => waits!(block_on, find::run(&args)),
@@ -228,8 +272,13 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Restore(args) => waits!(block_on, restore::run(args)),
         Verb::Retention(args) => waits!(block_on, retention::run(args)),
         Verb::Jobs(args) => waits!(block_on, jobs::run(args)),
-        Verb::Schedule(args) => schedule::run(&context()?, &args),
-        Verb::Config(args) => config::run(args, context),
+        Verb::Evidence(args) => waits!(block_on, evidence::run(&args, own)),
+        Verb::Init(_)
+        | Verb::Check(_)
+        | Verb::Config(_)
+        | Verb::Serve
+        | Verb::Wal(_)
+        | Verb::Schedule(_) => unreachable!("dispatched before"),
     }
 }
 
@@ -259,19 +308,30 @@ mod tests {
     }
 
     #[test]
-    fn a_format_of_dumps_is_for_dumps_alone() {
+    fn a_format_that_one_verb_has_is_for_it_alone() {
         let formats = |line: &str| Cli::try_parse_from(line.split(' ')).unwrap().formats();
         let both = formats("walden --format table dump take --format plain --format json");
-        assert_eq!(both.unwrap(), (Format::Json, Some(DumpFormat::Plain)));
-        assert_eq!(
-            formats("walden --format json dump list").unwrap(),
-            (Format::Json, None)
-        );
+        let plain = OwnFormat::Dump(DumpFormat::Plain);
+        assert_eq!(both.unwrap(), (Format::Json, plain));
+        let none = OwnFormat::None;
+        let json = formats("walden --format json dump list");
+        assert_eq!(json.unwrap(), (Format::Json, none));
         assert_eq!(
             formats("walden backup list").unwrap(),
-            (Format::Table, None)
+            (Format::Table, none)
         );
-        assert!(formats("walden backup list --format custom").is_err());
+        let report = formats("walden evidence export --format html");
+        assert_eq!(
+            report.unwrap().1,
+            OwnFormat::Report(evidence::ReportFormat::Html)
+        );
+        for wrong in [
+            "backup list --format custom",
+            "dump take --format csv",
+            "evidence list --format html",
+        ] {
+            assert!(formats(&format!("walden {wrong}")).is_err(), "{wrong}");
+        }
         assert!(Cli::try_parse_from(["walden", "backup", "list", "--format", "x"]).is_err());
     }
 

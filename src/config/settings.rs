@@ -376,6 +376,8 @@ settings! {
         schema_dump: Option<Cron> = SettingType::Cron, Unset("30 1 * * *");
         /// When all that is kept is read back and checked.
         verify: Option<Cron> = SettingType::Cron, Unset("0 4 * * 6");
+        /// When a drill restores everything, as section drill says.
+        drill: Option<Cron> = SettingType::Cron, Unset("0 3 * * 0");
         /// When what retention keeps no longer is deleted.
         expire: Option<Cron> = SettingType::Cron, Unset("30 5 * * *");
         /// When the cluster is copied to `copy_to`.
@@ -401,6 +403,36 @@ settings! {
         lease: Duration = SettingType::Duration { min: 2, max: HOUR }, Value("3m");
         /// Whether the service runs the jobs. false: cron or systemd do.
         in_service: bool = SettingType::Bool, Value("true");
+    }
+
+    /// Restores by themselves, with checks: `walden drill run`.
+    drill: Drill {
+        /// Where drills restore to. Each makes a folder in it and removes it. It needs room for the whole cluster.
+        folder: PathBuf = PATH, Value("/var/lib/walden/drill");
+        /// The folder of PostgreSQL's programs; else they are looked for on PATH and in the usual places.
+        programs: Option<PathBuf> = PATH, Unset("/usr/lib/postgresql/18/bin");
+        /// `shared_buffers` of the restored server.
+        memory: u64 = SettingType::Size { min: MIB, max: 64 * GIB }, Value("128MiB");
+        /// How long indexes, tables and foreign keys are checked at most. The smallest come first.
+        budget: Duration = LIMIT, Value("10m");
+        /// A file with your own checks: SQL, and what it must answer.
+        asserts: Option<PathBuf> = PATH, Unset("/etc/walden/asserts.toml");
+        /// Your own test program and its arguments. PGHOST, PGPORT, PGUSER and DATABASE_URL lead to the restored server.
+        command: Vec<String> = SettingType::List, Value("[]");
+        /// How long it may take.
+        command_timeout: Duration = LIMIT, Value("10m");
+        /// How long a restore with its checks may take: a drill that takes longer has failed.
+        rto_target: Option<Duration> = LIMIT, Unset("1h");
+        /// How old the newest data may be that can be restored.
+        rpo_target: Option<Duration> = LIMIT, Unset("15m");
+    }
+
+    /// Records of what was done: restores, drills, verifications, deletions.
+    evidence: Evidence {
+        /// How long records are kept.
+        keep: Duration = SettingType::Duration { min: DAY, max: 36500 * DAY }, Value("2557d");
+        /// A changed copy of deploy/controls.toml: which records prove which control of an audit.
+        controls: Option<PathBuf> = PATH, Unset("/etc/walden/controls.toml");
     }
 
     /// What is logged.

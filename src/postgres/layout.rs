@@ -28,6 +28,8 @@ const NAMES_FOLDER: &str = "names";
 const QUIET_FOLDER: &str = "quiet";
 /// The folder of a cluster that holds what is kept of its jobs.
 const JOBS_FOLDER: &str = "jobs";
+/// The folder of a cluster that holds records of what was done.
+const EVIDENCE_FOLDER: &str = "evidence";
 /// Times in names of objects: UTC.
 const SECOND: &str = "%Y%m%dT%H%M%SZ";
 
@@ -246,6 +248,8 @@ pub enum ObjectKind {
     Expiry(ExpiryRecord),
     /// What the runners of jobs tell each other, and records of runs.
     Job,
+    /// A record of what was done.
+    Evidence,
 }
 
 /// The keys of one cluster.
@@ -344,6 +348,11 @@ impl Layout {
         format!("{}/{JOBS_FOLDER}/", self.cluster)
     }
 
+    /// The folder of records of what was done, whose keys below it the evidence knows.
+    pub fn evidence_folder(&self) -> String {
+        format!("{}/{EVIDENCE_FOLDER}/", self.cluster)
+    }
+
     /// The object that makes a base backup exist.
     pub fn manifest(&self, id: &BackupId) -> Key {
         self.key(&format!("base/{id}/manifest{ZST}"))
@@ -376,10 +385,15 @@ impl Layout {
         if let Some(mark) = key.as_str().strip_prefix(&self.idle_folder()) {
             return mark.strip_suffix(ZST)?.parse().ok().map(ObjectKind::Idle);
         }
-        if let Some(path) = key.as_str().strip_prefix(&self.jobs_folder()) {
-            let (_, name) = path.split_once('/')?;
-            let is_one = name.ends_with(".json") && !name.contains('/');
-            return is_one.then_some(ObjectKind::Job);
+        for (folder, kind) in [
+            (self.jobs_folder(), ObjectKind::Job),
+            (self.evidence_folder(), ObjectKind::Evidence),
+        ] {
+            if let Some(path) = key.as_str().strip_prefix(&folder) {
+                let (_, name) = path.split_once('/')?;
+                let is_one = name.ends_with(".json") && !name.contains('/');
+                return is_one.then_some(kind);
+            }
         }
         if let Some(path) = key.as_str().strip_prefix(&self.dumps_folder()) {
             return self.parse_dump(path);

@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod check;
 pub mod cluster;
 pub mod command_line;
+pub mod drill;
 pub mod dump;
 pub mod dump_restore;
 pub mod expiry;

@@ -9,6 +9,7 @@ use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use super::super::evidence::{Told, recorded};
 use super::super::exit::{print_error, wrong_usage};
 use super::super::progress::show;
 use super::super::restore::thaw_step;
@@ -17,6 +18,7 @@ use super::chosen::with_manifest;
 use super::confirm::production;
 use super::restored::{refusal, report, valid};
 use crate::error::{self, one_line, with_hint};
+use crate::evidence::record::Act;
 use crate::postgres::catalog::{parse_time, postgresql_time};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::dump::manifest::DumpManifest;
@@ -321,7 +323,30 @@ async fn restore(
             return Err(anyhow!("the restore was interrupted; nothing was changed"));
         }
     };
-    let work = restore_found(context, args, options, info, &found, phases, stop);
+    let work = async {
+        let mut told = Told::default();
+        let Some(kept) = found.kept.as_ref().filter(|_| !args.verify_only) else {
+            return restore_found(
+                context,
+                args,
+                options,
+                info,
+                &found,
+                (phases, stop),
+                &mut told,
+            )
+            .await;
+        };
+        recorded(
+            &context.settings,
+            &kept.cluster,
+            Act::DumpRestore,
+            async |told| {
+                restore_found(context, args, options, info, &found, (phases, stop), told).await
+            },
+        )
+        .await
+    };
     let Some(KeptDump {
         lease: Some(lease), ..
     }) = &found.kept
@@ -344,11 +369,12 @@ async fn restore_found(
     options: &RestoreOptions,
     info: &ConnInfo,
     found: &FoundDump,
-    mut phases: Phases,
-    stop: watch::Receiver<bool>,
+    (mut phases, stop): (Phases, watch::Receiver<bool>),
+    told: &mut Told,
 ) -> anyhow::Result<Exit> {
     let (settings, source) = (&context.settings, &found.source);
     let database = database_name(args, found)?;
+    told.subject = format!("dump \"{}\" as database \"{database}\"", found.name);
     let is_remote = !settings.dump.command_prefix.is_empty();
     let wanted = found.wanted(&database, options, is_remote);
     let (target, plan) = against(info, &wanted).await?;
@@ -386,6 +412,7 @@ async fn restore_found(
         stop,
     };
     let restored = job.restore(&mut phases).await?;
+    told.details = serde_json::to_value(&restored)?;
     prove(found, options, &restored, &target).await;
     report(context.format, &found.name, &restored)
 }

@@ -48,6 +48,13 @@ const KINDS: &[JobKind] = &[
         arguments: |_| Ok(words("repo verify")),
     },
     JobKind {
+        name: "drill",
+        cron: |schedule| schedule.drill.as_ref(),
+        lane: Lane::Long,
+        deadline: |schedule| schedule.deadline,
+        arguments: |_| Ok(words("drill run")),
+    },
+    JobKind {
         name: "expire",
         cron: |schedule| schedule.expire.as_ref(),
         lane: Lane::Long,

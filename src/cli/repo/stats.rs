@@ -75,6 +75,7 @@ fn name(kind: StatsKind) -> &'static str {
         StatsKind::Names => "names",
         StatsKind::Idle => "idle markers",
         StatsKind::Jobs => "jobs",
+        StatsKind::Evidence => "evidence",
         StatsKind::Dumps => "logical dumps",
         StatsKind::Retention => "pins, leases",
         StatsKind::Foreign => "foreign",

@@ -4,11 +4,14 @@ use std::sync::atomic::Ordering;
 
 use anyhow::anyhow;
 
+use super::super::evidence::{Told, recorded};
 use super::super::progress::{ProgressStep, show};
 use super::super::{Context, Exit, Format, bytes, gap_lines, print_json, print_text};
 use super::asked_to_end;
 use crate::error::with_hint;
+use crate::evidence::record::Act;
 use crate::plain::counted;
+use crate::postgres::cluster::Cluster;
 use crate::postgres::repository::SampleExtent;
 use crate::postgres::repository::verify::{Verification, VerifyOptions, VerifyReport, VerifyScope};
 use crate::storage::Key;
@@ -75,7 +78,26 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         ));
     }
     let cluster = context.cluster().await?;
+    recorded(
+        &context.settings,
+        &cluster,
+        Act::Verification,
+        async |told| verify(context, &cluster, args, told).await,
+    )
+    .await
+}
+
+async fn verify(
+    context: &Context,
+    cluster: &Cluster,
+    args: &Args,
+    told: &mut Told,
+) -> anyhow::Result<Exit> {
     let settings = &context.settings;
+    told.subject = match &args.sample {
+        None => "all that is kept".into(),
+        Some(_) => "a sample of what is kept".into(),
+    };
     let options = VerifyOptions {
         scope: VerifyScope::All,
         extent: args.sample.map_or(SampleExtent::All, |sample| sample.0),
@@ -87,7 +109,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         workers: settings.restore.workers,
         memory: settings.wal.memory as u64,
     };
-    let verification = Arc::new(Verification::new(cluster, options));
+    let verification = Arc::new(Verification::new(cluster.clone(), options));
     let progress = &verification.progress;
     let step = || ProgressStep {
         done: progress.done.load(Ordering::Relaxed),
@@ -99,6 +121,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         asked = asked_to_end() => asked.and_then(|()| Err(anyhow!("interrupted"))),
     };
     let report = verification.report(ended.is_ok());
+    told.details = serde_json::to_value(&report)?;
     match context.format {
         Format::Json => print_json(&report)?,
         Format::Table => print_text(&in_words(&report))?,

@@ -11,17 +11,20 @@ pub mod target;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use anyhow::anyhow;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 use target::{MEANINGS, TargetArgs};
 
+use super::evidence::{Told, recorded};
 use super::planning;
 use super::progress::{ProgressStep, show};
 use super::{Context, Exit, Format, print_json, print_text};
 use crate::api::RecoveryTarget;
 use crate::error::Hint;
+use crate::evidence::record::Act;
 use crate::plain::counted;
 use crate::postgres::restore::Restored;
 use crate::postgres::restore::files::RestoreProgress;
@@ -144,7 +147,11 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
         let (total, thawing) = (cold.bytes(), job.thaw(&cold, &progress));
         show(thawing, "thawed", || thaw_step(&progress, total)).await?;
     }
-    carry_out(context.format, &job, args.target_action).await
+    let (settings, cluster) = (&context.settings, planner.cluster());
+    recorded(settings, &cluster, Act::Restore, async |told| {
+        carry_out(context.format, &job, args.target_action, told).await
+    })
+    .await
 }
 
 /// How far thawing is.
@@ -161,7 +168,16 @@ async fn carry_out(
     format: Format,
     job: &RestoreJob<'_>,
     action: TargetAction,
+    told: &mut Told,
 ) -> anyhow::Result<Exit> {
+    let data_directory = job.data_directory()?;
+    let target = RecoveryTarget::from(&job.plan);
+    told.subject = format!(
+        "backup {} in \"{}\"",
+        job.plan.backup.id,
+        data_directory.display()
+    );
+    told.details = serde_json::to_value(&target)?;
     let (shared, total) = (
         Arc::<RestoreProgress>::default(),
         job.plan.backup.plain_bytes,
@@ -172,14 +188,19 @@ async fn carry_out(
         phase: String::new(),
     };
     let restored = show(job.restore(shared.clone()), "restored", step).await?;
-    let data_directory = job.data_directory()?;
+    told.phase("files", restored.seconds_for_files);
+    told.phase("durable", restored.seconds_for_fsync);
     if format == Format::Table {
         print_text(&render::restored(&job.plan, data_directory, &restored))?;
     }
     job.check_archiving(&restored)?;
     let replay = progress::Replay::new();
+    let began = Instant::now();
     let recovered = job.start(&restored, &|log| replay.show(log)).await;
     replay.end();
+    if matches!(recovered, Ok(Some(_))) {
+        told.phase("start and replay", began.elapsed().as_secs_f64());
+    }
     let recovered = recovered?;
     let is_doubtful = recovered
         .as_ref()
@@ -187,7 +208,7 @@ async fn carry_out(
     if format == Format::Json {
         let archiving = restored.archiving.on;
         print_json(&RestoreOutput {
-            target: (&job.plan).into(),
+            target,
             data_directory,
             archiving,
             restored,
@@ -209,7 +230,8 @@ async fn carry_out(
     })
 }
 
-fn refuse_root() -> anyhow::Result<()> {
+/// PostgreSQL does not run as root, and cannot use what root made.
+pub fn refuse_root() -> anyhow::Result<()> {
     match rustix::process::geteuid().is_root() {
         true => Err(anyhow!(
             "a restore as root would make files that PostgreSQL cannot use: it does not run as root"

@@ -5,11 +5,13 @@ use std::time::SystemTime;
 use anyhow::{Context as _, anyhow};
 use serde::Serialize;
 
+use super::super::evidence::{Told, recorded};
 use super::super::progress::{ProgressStep, show};
 use super::super::{Context, Exit, Format, bytes, print_json, print_text};
 use super::policy;
 use crate::cli::exit::wrong_usage;
 use crate::error::{Hint, with_hint};
+use crate::evidence::record::Act;
 use crate::plain::counted;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::expiry::ExpiryProgress;
@@ -54,24 +56,41 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
             Chosen::Printed(decision.plan.deletions().digest())
         }
     };
+    recorded(&context.settings, &cluster, Act::Deletion, async |told| {
+        carry_out(context, &cluster, &policy, &chosen, told).await
+    })
+    .await
+}
+
+async fn carry_out(
+    context: &Context,
+    cluster: &Cluster,
+    policy: &Policy,
+    chosen: &Chosen,
+    told: &mut Told,
+) -> anyhow::Result<Exit> {
+    told.subject = "what retention keeps no longer".into();
     let progress = ExpiryProgress::default();
     let step = || ProgressStep {
         done: progress.done.load(Ordering::Relaxed),
         total: progress.total.load(Ordering::Relaxed),
         phase: String::new(),
     };
-    let work = apply(&cluster, &policy, &chosen, &progress);
+    let work = apply(cluster, policy, chosen, &progress);
     let applied = show(work, "deleted", step)
         .await
         .hint("run it again when that is mended: it goes on where it ended")?;
+    let output = ApplyOutput {
+        complete: applied.is_whole(),
+        applied: &applied,
+    };
+    told.is_nothing = applied.deleted.is_empty() && applied.is_whole();
+    told.details = serde_json::to_value(&output)?;
     match context.format {
-        Format::Json => print_json(&ApplyOutput {
-            complete: applied.is_whole(),
-            applied: &applied,
-        })?,
+        Format::Json => print_json(&output)?,
         Format::Table => print_text(&in_words(&applied))?,
     }
-    let promoted = promote_kept(context, &cluster, &policy).await?;
+    let promoted = promote_kept(context, cluster, policy).await?;
     Ok(match applied.is_whole() && promoted {
         true => Exit::Success,
         false => Exit::Failed,

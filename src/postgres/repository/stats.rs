@@ -39,6 +39,8 @@ pub enum StatsKind {
     Retention,
     /// Leases and records of jobs.
     Jobs,
+    /// Records of what was done.
+    Evidence,
     /// Objects whose keys the layout does not know.
     Foreign,
 }
@@ -61,6 +63,7 @@ impl StatsKind {
                 Self::Retention
             }
             Some(ObjectKind::Job) => Self::Jobs,
+            Some(ObjectKind::Evidence) => Self::Evidence,
             None => Self::Foreign,
         }
     }

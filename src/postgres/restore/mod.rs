@@ -18,7 +18,7 @@ pub mod job;
 mod listening;
 mod log_tail;
 mod names;
-mod programs;
+pub mod programs;
 mod queue;
 pub mod recovery;
 pub mod relocation;

@@ -1,0 +1,116 @@
+//! `walden drill`: restores by themselves, with checks and a verdict.
+
+use anyhow::{Context as _, anyhow};
+use chrono::Utc;
+use clap::Subcommand;
+
+use super::evidence::keep;
+use super::exit::wrong_usage;
+use super::restore::refuse_root;
+use super::restore::target::moment;
+use super::{Context, Exit, Format, bytes, planning, print_json, print_text};
+use crate::error::{Hint, with_hint};
+use crate::evidence::record::Verdict;
+use crate::postgres::drill::target::DrillTarget;
+use crate::postgres::drill::{Assert, DrillOptions, DrillReport, parse_asserts, run as drill};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: DrillVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum DrillVerb {
+    /// Restore into a folder that goes away, start a server that nobody else reaches, and look at what it holds.
+    #[command(
+        after_help = "Exit codes: 0 passed; 3 failed; 1 could not run: something is missing on this machine, which is no fault of the backup."
+    )]
+    Run(RunArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct RunArgs {
+    /// The moment: latest, random, or a time in the form of `walden restore --time`.
+    #[arg(long, default_value = "latest", value_name = "WHEN")]
+    at: String,
+    /// Leave the restored cluster there, stopped, and say where.
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Runs the verb.
+pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
+    let DrillVerb::Run(args) = args.verb;
+    refuse_root()?;
+    let target = match args.at.as_str() {
+        "latest" => DrillTarget::Latest,
+        "random" => DrillTarget::Random(getrandom::u64()?),
+        text => DrillTarget::At(moment(text, Utc::now()).map_err(wrong_usage)?),
+    };
+    let options = DrillOptions {
+        target,
+        asserts: asserts(context)?,
+        keep: args.keep,
+    };
+    let planner = planning::open(context, true).await?;
+    let report = drill(&context.settings, &planner, &options).await?;
+    let evidence = report.evidence(Utc::now());
+    keep(&context.settings, &planner.cluster(), evidence).await;
+    match context.format {
+        Format::Json => print_json(&report)?,
+        Format::Table => print_text(&in_words(&report))?,
+    }
+    Ok(match report.verdict {
+        Verdict::Passed => Exit::Success,
+        Verdict::Failed => Exit::Unsound,
+        Verdict::CouldNotRun => Exit::Failed,
+    })
+}
+
+fn asserts(context: &Context) -> anyhow::Result<Vec<Assert>> {
+    let Some(file) = &context.settings.drill.asserts else {
+        return Ok(Vec::new());
+    };
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("cannot read \"{}\"", file.display()))
+        .hint("name a file with [[assert]] tables in `drill.asserts`, or nothing")?;
+    parse_asserts(&text).map_err(|why| {
+        let error = anyhow!(
+            "the checks in \"{}\" cannot be understood: {why}",
+            file.display()
+        );
+        with_hint(error, "docs/operations/drill.md shows the form")
+    })
+}
+
+fn in_words(report: &DrillReport) -> String {
+    let mut text = format!("drill {}: {}\n", report.verdict, report.target);
+    for line in report.reason.lines() {
+        text += &format!("REASON: {line}\n");
+    }
+    for check in &report.checks {
+        let seen = match check.seen.as_str() {
+            "" => String::new(),
+            seen => format!(": {seen}"),
+        };
+        text += &format!("  {:<13} {}{seen}\n", check.verdict.to_string(), check.name);
+    }
+    for phase in &report.phases {
+        text += &format!("  {:>9.1} s  {}\n", phase.seconds, phase.name);
+    }
+    if let Some(seconds) = report.rto_seconds {
+        text += &format!("RTO {seconds:.1} s for {}\n", bytes(report.bytes));
+    }
+    if let Some(seconds) = report.rpo_seconds {
+        text +=
+            &format!("RPO {seconds:.1} s: how old the newest data was that could be restored\n");
+    }
+    if let Some(folder) = &report.kept {
+        text += &format!(
+            "kept in \"{}\": remove it when you are done\n",
+            folder.display()
+        );
+    }
+    text
+}

@@ -1,0 +1,135 @@
+//! Which records prove which control of an audit. Pure.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::record::{Act, Record, Verdict};
+
+/// What is taken unless a file says otherwise.
+pub const DEFAULT: &str = include_str!("../../deploy/controls.toml");
+
+/// A control of an audit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Control {
+    pub id: String,
+    pub title: String,
+    pub asks: String,
+    pub acts: Vec<Act>,
+    /// So long before the end of a report one of the acts must have passed.
+    pub days: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    control: Vec<Control>,
+}
+
+/// Controls from the text of a file. Errors: why it cannot be understood, with the line.
+pub fn parse(text: &str) -> Result<Vec<Control>, String> {
+    let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+    match file
+        .control
+        .iter()
+        .find(|control| control.acts.contains(&Act::Other))
+    {
+        Some(control) => Err(format!(
+            "control \"{}\" names an act that is not known",
+            control.id
+        )),
+        None => Ok(file.control),
+    }
+}
+
+/// How a control stands at the end of a report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ControlStanding {
+    #[serde(flatten)]
+    pub control: Control,
+    pub passed: u64,
+    pub failed: u64,
+    pub could_not_run: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_passed: Option<DateTime<Utc>>,
+    pub is_met: bool,
+}
+
+/// How each control stands by the records of a report that ends at `end`.
+pub fn standings(
+    controls: &[Control],
+    records: &[Record],
+    end: DateTime<Utc>,
+) -> Vec<ControlStanding> {
+    let standing = |control: &Control| {
+        let of_control = records
+            .iter()
+            .map(|record| &record.evidence)
+            .filter(|evidence| control.acts.contains(&evidence.act));
+        let (mut counts, mut last_passed) = ([0; 3], None);
+        for evidence in of_control {
+            counts[evidence.verdict as usize] += 1;
+            if evidence.verdict == Verdict::Passed {
+                last_passed = last_passed.max(Some(evidence.ended));
+            }
+        }
+        let [passed, failed, could_not_run] = counts;
+        let since = end - TimeDelta::days(control.days.into());
+        ControlStanding {
+            control: control.clone(),
+            passed,
+            failed,
+            could_not_run,
+            last_passed,
+            is_met: last_passed.is_some_and(|last| last >= since),
+        }
+    };
+    controls.iter().map(standing).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::testing::{evidence, record};
+    use super::*;
+
+    fn day(day: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::days(day)
+    }
+
+    #[test]
+    fn the_shipped_file_is_understood_and_a_wrong_act_is_named() {
+        assert_eq!(parse(DEFAULT).unwrap().len(), 4);
+        let wrong = DEFAULT.replacen("\"drill\"", "\"dril\"", 1);
+        assert!(parse(&wrong).unwrap_err().contains("SOC 2 CC9.1"));
+        assert!(parse("[[control]]\nid = 1").is_err());
+    }
+
+    #[test]
+    fn a_control_is_met_by_an_act_that_passed_lately_and_never_by_one_that_could_not_run() {
+        let controls = parse(DEFAULT).unwrap();
+        let drill = |at, verdict| {
+            let mut evidence = evidence(Act::Drill);
+            (evidence.ended, evidence.verdict) = (day(at), verdict);
+            record(evidence)
+        };
+        let met = |records: &[Record], end| {
+            let all = standings(&controls, records, day(end));
+            all.into_iter()
+                .find(|one| one.control.id.starts_with("HIPAA"))
+                .unwrap()
+        };
+        let records = [
+            drill(1, Verdict::Passed),
+            drill(80, Verdict::Failed),
+            drill(99, Verdict::CouldNotRun),
+        ];
+        let standing = met(&records, 93);
+        assert!(standing.is_met);
+        assert_eq!(
+            (standing.passed, standing.failed, standing.could_not_run),
+            (1, 1, 1)
+        );
+        assert!(!met(&records, 94).is_met);
+        assert!(!met(&[], 1).is_met);
+    }
+}

@@ -1,0 +1,169 @@
+//! Drills on real servers: the right one of three verdicts, and nothing left behind.
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::harness::{Cluster, Major, Scratch, Walden, finish, outer_majors, wait_until};
+use crate::restore::{register, take_backup};
+
+/// A registered cluster with a backup, WAL behind it, and a folder for drills.
+fn prepared(scratch: &Scratch, major: &Major) -> (Cluster, Walden) {
+    let mut cluster = Cluster::builder(major.clone())
+        .segment_mib(1)
+        .start(scratch);
+    let asserts = scratch.write(
+        "asserts.toml",
+        "[[assert]]\nname = \"orders are there\"\ndatabase = \"postgres\"\nsql = \"select count(*) from orders\"\nmin = 1000\n",
+    );
+    let settings = format!(
+        "drill.folder = \"{}\"\ndrill.programs = \"{}\"\ndrill.memory = \"16MiB\"\ndrill.asserts = \"{}\"\n\
+         drill.rto_target = \"10m\"\ndrill.command = [\"sh\", \"-c\", \"test -S \\\"$PGHOST/.s.PGSQL.$PGPORT\\\"\"]\n",
+        scratch.join("drills").display(),
+        major.bin().display(),
+        asserts.display()
+    );
+    let walden = Walden::with(scratch, &cluster, &settings);
+    register(&mut cluster, &walden);
+    cluster.sql(
+        "create table customers(id int primary key); insert into customers select generate_series(1, 100);
+         create table orders(id int primary key, customer int references customers);
+         insert into orders select n, n % 100 + 1 from generate_series(1, 1000) n",
+    );
+    take_backup(&walden);
+    cluster.sql("insert into orders select n, 1 from generate_series(1001, 1200) n");
+    cluster.archive_now();
+    (cluster, walden)
+}
+
+fn drill(walden: &Walden, code: i32, more: &[&str]) -> Value {
+    let arguments = [&["--format", "json", "drill", "run"], more].concat();
+    let output = walden.run(arguments);
+    assert_eq!(output.code, Some(code), "{output:?}");
+    serde_json::from_str(&output.stdout).expect("JSON")
+}
+
+fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let checks = report["checks"].as_array().expect("checks");
+    let found = checks.iter().find(|check| check["name"] == name);
+    found.unwrap_or_else(|| panic!("no check {name}: {report:#}"))
+}
+
+fn is_empty(folder: &Path) -> bool {
+    fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none())
+}
+
+fn passes(major: Major) {
+    let scratch = Scratch::new("drill");
+    let (_cluster, walden) = prepared(&scratch, &major);
+    let report = drill(&walden, 0, &[]);
+    assert_eq!(report["verdict"], "passed", "{report:#}");
+    for name in [
+        "stopped as planned",
+        "orders are there",
+        "drill.command",
+        "RTO",
+    ] {
+        assert_eq!(check(&report, name)["verdict"], "passed", "{report:#}");
+    }
+    assert_eq!(check(&report, "orders are there")["seen"], "1200");
+    let keys = check(&report, "foreign keys of \"postgres\"");
+    assert_eq!(
+        (&keys["verdict"], &keys["seen"]),
+        (&"passed".into(), &"1".into())
+    );
+    assert!(
+        report["rpo_seconds"].as_f64().unwrap() < 600.0,
+        "{report:#}"
+    );
+    assert!(is_empty(&scratch.join("drills")));
+    let random = drill(&walden, 0, &["--at", "random"]);
+    assert_eq!(check(&random, "stopped as planned")["verdict"], "passed");
+    let records = walden.json(["evidence", "list", "--act", "drill"]);
+    assert_eq!(records.as_array().map(Vec::len), Some(2));
+    assert_eq!(records[1]["rto_seconds"], report["rto_seconds"]);
+}
+
+outer_majors!(a_drill_passes_and_leaves_nothing, passes);
+
+#[test]
+fn each_fault_has_its_verdict() {
+    let scratch = Scratch::new("drillbad");
+    let (cluster, walden) = prepared(&scratch, &Major::newest());
+    // A foreign key that does not hold on the source either: a row was removed behind its back.
+    cluster.sql("set session_replication_role = replica; delete from customers where id = 7");
+    cluster.archive_now();
+    let report = drill(&walden, 3, &[]);
+    assert_eq!(report["verdict"], "failed");
+    assert!(
+        report["reason"]
+            .as_str()
+            .unwrap()
+            .contains("a row has no counterpart"),
+        "{report:#}"
+    );
+
+    let mut without = walden.command(["--format", "json", "drill", "run"]);
+    let output = finish(without.env("WALDEN_DRILL__PROGRAMS", "/nowhere"));
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(output.stdout.contains("\"could-not-run\""), "{output:?}");
+
+    // A flipped byte in a pack.
+    let base = walden.repository.join("main/base");
+    let backup = fs::read_dir(&base).unwrap().next().unwrap().unwrap().path();
+    let pack = fs::read_dir(&backup)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.to_string_lossy().contains("pack-"))
+        .unwrap();
+    let mut bytes = fs::read(&pack).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x40;
+    fs::write(&pack, bytes).unwrap();
+    let report = drill(&walden, 3, &[]);
+    assert_eq!(report["verdict"], "failed", "{report:#}");
+    assert!(report["rto_seconds"].is_null());
+    assert!(is_empty(&scratch.join("drills")));
+    let records = walden.json(["evidence", "list", "--act", "drill"]);
+    let verdicts: Vec<&str> = records
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|record| record["verdict"].as_str().unwrap())
+        .collect();
+    assert_eq!(verdicts, ["failed", "could-not-run", "failed"]);
+}
+
+#[test]
+fn what_a_killed_drill_left_goes_with_the_next() {
+    let scratch = Scratch::new("drillkill");
+    let (_cluster, walden) = prepared(&scratch, &Major::newest());
+    let folder = scratch.join("drills");
+    let mut long = walden.command(["drill", "run"]);
+    let mut child = long
+        .env("WALDEN_DRILL__COMMAND", "[\"sleep\", \"20\"]")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let server = || {
+        let left = fs::read_dir(&folder).ok()?.next()?.ok()?.path();
+        fs::read_to_string(left.join("data/postmaster.pid")).ok()
+    };
+    wait_until("the server of the drill runs", || {
+        server().is_some_and(|file| file.contains("ready"))
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    let pid = server().unwrap().lines().next().unwrap().to_string();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // One that nobody has taken note of is only a number.
+    let runs = || fs::read_link(format!("/proc/{pid}/exe")).is_ok();
+    assert!(runs(), "the server outlives the drill");
+    drill(&walden, 0, &[]);
+    assert!(is_empty(&folder) && !runs());
+}
