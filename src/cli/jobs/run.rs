@@ -91,7 +91,7 @@ async fn attempt(
             // What this one failed to do is settled, or another one does it.
             _ if last.is_some() => break None,
             Begun::NothingToDo => {
-                tracing::info!("job {}: nothing is due", job.name);
+                tracing::debug!("job {}: nothing is due", job.name);
                 break Some(Exit::Success);
             }
             Begun::Elsewhere(holder) => {
