@@ -16,6 +16,8 @@ const LATE_BESIDE_OTHERS: TimeDelta = TimeDelta::days(1);
 const FAILURES: u32 = 3;
 /// Percent of a file system's blocks: above, a dump or a backup may find no room.
 const DISK_FULL: u64 = 95;
+/// More newest dumps are not shown: there may be many databases that were dropped long ago.
+const SHOWN: usize = 200;
 /// The jobs that make dumps.
 const DUMPS: [(&str, DumpKind); 2] = [("dump", DumpKind::Full), ("schema-dump", DumpKind::Schema)];
 
@@ -115,6 +117,16 @@ impl Upkeep {
     pub fn newest(&self, kind: DumpKind) -> Option<&NewestDump> {
         let of_kind = self.dumps.iter().filter(|dump| dump.kind == kind);
         of_kind.max_by_key(|dump| dump.time)
+    }
+
+    /// The dumps that are shown, the newest of all, by database; and how many are left out.
+    pub fn shown_dumps(&self) -> (Vec<&NewestDump>, u64) {
+        let mut shown: Vec<_> = self.dumps.iter().collect();
+        shown.sort_by_key(|dump| Reverse(dump.time));
+        let left_out = shown.len().saturating_sub(SHOWN);
+        shown.truncate(SHOWN);
+        shown.sort_by_key(|dump| (&dump.database, dump.kind));
+        (shown, left_out as u64)
     }
 
     /// What is not good.
@@ -310,6 +322,20 @@ mod tests {
     }
 
     #[test]
+    fn the_dumps_of_databases_dropped_long_ago_are_left_out_when_there_are_many() {
+        let name = |minutes| format!("{:03}", 500 - minutes);
+        let dumps = (0..203).map(|minutes| dump(&name(minutes), DumpKind::Full, minutes));
+        let upkeep = Upkeep {
+            dumps: dumps.collect(),
+            ..Upkeep::default()
+        };
+        let (shown, left_out) = upkeep.shown_dumps();
+        let databases: Vec<_> = shown.iter().map(|dump| dump.database.clone()).collect();
+        let newest: Vec<_> = (3..203).rev().map(name).collect();
+        assert_eq!((databases, left_out), (newest, 3));
+    }
+
+    #[test]
     fn a_job_that_fails_is_told_at_once_and_is_critical_the_third_time() {
         let told = |failures| {
             let failing = ScheduledJob {
@@ -358,8 +384,8 @@ mod tests {
             unattended: true,
             ..job("verify")
         };
-        assert_eq!(judged(&[unattended.clone()]), [Rule::JobUnattended]);
-        assert_eq!(judged(&[unattended, running.clone()]), []);
+        assert_eq!(judged(&[unattended.clone(), running.clone()]), []);
+        assert_eq!(judged(&[unattended]), [Rule::JobUnattended]);
         assert_eq!(judged(&[since(-721), running]), [Rule::JobOverdue]);
     }
 

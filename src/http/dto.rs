@@ -109,6 +109,10 @@ answer! {
         pub last_backup?: Backup,
         /// The newest complete dump of each database and kind.
         pub dumps: Vec<LastDump>,
+        /// Of older ones, beyond 200.
+        pub dumps_left_out: u64,
+        /// Why how the dumps stand is not known.
+        pub dumps_unknown?: String,
         /// Of the file system that a repository in a folder lies in.
         pub disk?: Disk,
         pub rpo: Rpo,

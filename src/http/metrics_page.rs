@@ -109,7 +109,8 @@ fn upkeep(show: &mut Show, upkeep: &Upkeep, jobs: &JobsSnapshot) {
         let kind = dump.kind.as_str().to_string();
         [("database", dump.database.clone()), ("kind", kind)]
     };
-    let dumps = || upkeep.dumps.iter();
+    let (dumps, left_out) = upkeep.shown_dumps();
+    let dumps = || dumps.iter().copied();
     show.labelled(
         "dump_last_timestamp_seconds",
         "When the newest complete dump of a database was taken",
@@ -120,6 +121,10 @@ fn upkeep(show: &mut Show, upkeep: &Upkeep, jobs: &JobsSnapshot) {
         "Bytes of the newest complete dump of a database",
         dumps().map(|newest| (dump(newest), newest.bytes as f64)),
     );
+    if upkeep.dumps_at.is_some() {
+        let help = "Newest dumps that these figures leave out, because there are too many";
+        show.number("dump_left_out", help, left_out);
+    }
     let mut of_jobs = |name, help, of: fn(&JobStatus) -> Option<f64>| {
         let known = jobs.jobs.iter();
         let known = known.filter_map(|job| Some(([("job", job.job.clone())], of(job)?)));

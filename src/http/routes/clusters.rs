@@ -37,12 +37,15 @@ pub async fn cluster(
     let seen = app.status.borrow().clone();
     let health = app.health(&read, seen.as_ref().map(|seen| &seen.status), Utc::now());
     let upkeep = app.upkeep();
+    let (dumps, dumps_left_out) = upkeep.shown_dumps();
     let state = ClusterState {
         cluster: (&app.cluster).into(),
         restorable: read.windows.as_ref().into(),
         gaps: read.gaps.len() as u64,
         last_backup: read.facts.backups.last().map(Into::into),
-        dumps: upkeep.dumps.iter().map(Into::into).collect(),
+        dumps: dumps.into_iter().map(Into::into).collect(),
+        dumps_left_out,
+        dumps_unknown: upkeep.dumps_unknown.clone(),
         disk: upkeep.disk.map(Into::into),
         rpo: (&health).into(),
         health: (&health).into(),

@@ -564,6 +564,8 @@ async fn dumps_and_a_disk_that_cannot_be_read_hide_nothing_else() {
     for rule in ["DumpsUnknown", "DiskUnknown", "NoBackupYet"] {
         assert!(told.contains(&rule), "{rule} {health:#}");
     }
+    let page = door.get("/").await.text();
+    assert!(page.contains("How the dumps stand is not known") && !page.contains("no dump."));
     let metrics = door.get("/metrics").await.text();
     assert!(metrics.contains("rule=\"DumpsUnknown\"} 3"), "{metrics}");
     assert!(metrics.contains("walden_repository_unreadable{cluster=\"main\"} 0"));

@@ -12,7 +12,7 @@ use super::cards::{cards, notices};
 use super::line::{self, Line};
 use super::query::PageQuery;
 use super::signs::Content;
-use super::upkeep::{self, DumpView};
+use super::upkeep;
 use super::view::{
     BackupView, Choose, EventsView, Page, PlanView, RefusedView, TargetOutcome, ranges,
 };
@@ -116,7 +116,7 @@ fn compose(app: &App, gathered: Gathered) -> Page {
             now,
         ),
         upkeep_cards: upkeep::cards(&upkeep, &jobs, &app.limits, now),
-        dumps: upkeep.dumps.iter().map(DumpView::from).collect(),
+        dumps: (&upkeep).into(),
         choose: Choose::new(
             &query,
             line.lanes.iter().map(|lane| lane.timeline).collect(),

@@ -29,6 +29,25 @@ impl From<&NewestDump> for DumpView {
     }
 }
 
+/// The newest dumps.
+pub struct DumpsView {
+    pub rows: Vec<DumpView>,
+    pub left_out: u64,
+    /// Why how they stand is not known.
+    pub unknown: Option<String>,
+}
+
+impl From<&Upkeep> for DumpsView {
+    fn from(upkeep: &Upkeep) -> Self {
+        let (shown, left_out) = upkeep.shown_dumps();
+        Self {
+            rows: shown.into_iter().map(DumpView::from).collect(),
+            left_out,
+            unknown: upkeep.dumps_unknown.clone(),
+        }
+    }
+}
+
 /// A card for each of the three that there is something to tell of.
 pub fn cards(
     upkeep: &Upkeep,
@@ -62,7 +81,13 @@ fn card(
 ) -> Option<Card> {
     let reasons = || reasons.iter().filter(|reason| reason.about == about);
     let worst = reasons().map(|reason| reason.level).max();
-    let missing = || worst.map(|_| ("none".into(), Vec::new()));
+    let missing = || {
+        let value = match worst? {
+            Level::Unknown => "not known",
+            _ => "none",
+        };
+        Some((value.into(), Vec::new()))
+    };
     let (value, mut lines) = told.or_else(missing)?;
     lines.extend(reasons().map(line));
     Some(Card {
@@ -152,5 +177,11 @@ mod tests {
         let dump = ("Last dump", Level::Good, "3.0 h ago".to_string());
         let jobs = ("Jobs", Level::Critical, "1 failing".to_string());
         assert_eq!(shown(&upkeep), [dump, jobs, disk]);
+        let unknown = Upkeep {
+            disk_unknown: Some("not mounted".into()),
+            ..Upkeep::default()
+        };
+        let disk = ("Disk of the repository", Level::Unknown, "not known".into());
+        assert_eq!(shown(&unknown), [disk]);
     }
 }

@@ -8,7 +8,7 @@ use super::jobs::JobsView;
 use super::line::Line;
 use super::query::{BY, PageQuery};
 use super::signs;
-use super::upkeep::DumpView;
+use super::upkeep::DumpsView;
 use super::words::{When, between, bytes, count, duration};
 use crate::postgres::catalog::{
     BackupDescription, EventKind, FoundEvent, Nearest, OtherTimeline, PathStep, RecoveryPlan,
@@ -42,7 +42,7 @@ pub struct Page {
     /// Names, and why they cannot be used.
     pub not_backups: Vec<(String, String)>,
     /// The newest of each database.
-    pub dumps: Vec<DumpView>,
+    pub dumps: DumpsView,
     pub jobs: JobsView,
 }
 
