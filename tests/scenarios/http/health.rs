@@ -18,16 +18,21 @@ struct Watched {
     walden: Walden,
 }
 
-/// A cluster that the service asks every second. Hourly dumps are others' to run.
+/// A cluster that the service asks every second.
 fn watched() -> Watched {
+    scheduled("")
+}
+
+/// The same with settings of a schedule.
+fn scheduled(schedule: &str) -> Watched {
     let scratch = Scratch::new("health");
     let port = Port::new(&scratch);
     let mut cluster = Cluster::builder(Major::with_clients())
         .segment_mib(1)
         .start(&scratch);
     let settings = port.settings(&scratch)
-        + "catalog.names_interval = \"1s\"\nhealth.disk_used = 100\nschedule.dump = \"0 * * * *\"\n\
-           schedule.in_service = false\n";
+        + "catalog.names_interval = \"1s\"\nhealth.disk_used = 100\n"
+        + schedule;
     let walden = Walden::with(&scratch, &cluster, &settings);
     register(&mut cluster, &walden);
     cluster.sql("create table t(a int)");
@@ -352,7 +357,8 @@ fn backups_that_cannot_be_used_are_told_and_without_any_nothing_is_good() {
 
 #[test]
 fn dumps_jobs_and_the_disk_are_told_everywhere() {
-    let watched = watched();
+    // Others are to run them.
+    let watched = scheduled("schedule.dump = \"0 * * * *\"\nschedule.in_service = false\n");
     let (walden, port) = (&watched.walden, &watched.port);
     let no_server = ("WALDEN_POSTGRESQL__DSN", "host=/nowhere");
     let failing = finish(walden.command(["jobs", "run", "dump"]).envs([no_server]));
