@@ -14,7 +14,7 @@ use crate::postgres::layout::BackupId;
 use crate::postgres::load::{
     LoadedBackups, LoadedHistories, load_backups, load_histories, load_wal,
 };
-use crate::postgres::protection::{Deletion, Expiry, Needs, StoredLease, pins};
+use crate::postgres::protection::{Deletion, Expiry, Needs, StoredLease, refuse_pinned};
 use crate::postgres::types::{Lsn, SegmentName, TimelineId, WalFileName};
 use crate::repo::SealedObject;
 use crate::storage::Key;
@@ -162,22 +162,7 @@ async fn refuse_used(
             "wait until that is over: `walden retention pins` shows it",
         ));
     }
-    refuse_pinned(cluster, id).await
-}
-
-/// Whoever pinned a backup said why it stays. A pin that cannot be understood keeps everything.
-async fn refuse_pinned(cluster: &Cluster, id: &BackupId) -> anyhow::Result<()> {
-    let (item, now) = (format!("base:{id}"), Utc::now());
-    for pin in pins(cluster).await? {
-        let why = match &pin.content {
-            Ok(pin) if pin.item != item || pin.until.is_some_and(|until| until < now) => continue,
-            Ok(pin) => format!("backup \"{id}\" is pinned: {:?}", pin.reason),
-            Err(why) => format!("pin \"{}\" cannot be understood: {why}", pin.id),
-        };
-        let hint = format!("take the pin away: `walden retention unpin {}`", pin.id);
-        return Err(with_hint(anyhow!(why), hint));
-    }
-    Ok(())
+    refuse_pinned(cluster, &id.to_string()).await
 }
 
 /// The manifest goes first, so that the backup stops existing at once. Of an unfinished backup the reservation goes first:

@@ -20,7 +20,7 @@ pub use lease::{
     leases, register, register_writer, store_time, take_lease,
 };
 pub use needs::Needs;
-pub use pin::{Pin, StoredPin, pin, pins, unpin};
+pub use pin::{Pin, StoredPin, pin, pins, refuse_pinned, unpin};
 pub use process::ProcessIdentity;
 pub use record::{
     Expiry, ExpiryIntent, ExpiryOutcome, LeftItem, RecordNumbers, StoredIntent, find_intent,

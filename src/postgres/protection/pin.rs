@@ -1,6 +1,6 @@
 //! Pins: an operator's word that something is kept, with a reason and perhaps an end.
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use super::content::{get, list, put};
 use super::lease::leases;
 use super::needs::Needs;
 use super::record::find_intent;
-use crate::error::Hint;
+use crate::error::{Hint, with_hint};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{ObjectKind, TimedId};
 use crate::storage::{PutMode, StorageError};
@@ -47,6 +47,30 @@ pub async fn pins(cluster: &Cluster) -> Result<Vec<StoredPin>, StorageError> {
         }
     }
     Ok(all)
+}
+
+/// Whoever pinned a backup or a dump said why it stays: it is refused to delete it by hand. A pin that cannot be understood
+/// keeps everything. `name`: as their lists name them.
+pub async fn refuse_pinned(cluster: &Cluster, name: &str) -> anyhow::Result<()> {
+    let now = Utc::now();
+    for pin in pins(cluster).await? {
+        let why = match &pin.content {
+            Ok(pin) if pin.until.is_some_and(|until| until < now) => continue,
+            Ok(pin)
+                if pin
+                    .item
+                    .split_once(':')
+                    .is_none_or(|(_, item)| item != name) =>
+            {
+                continue;
+            }
+            Ok(pin) => format!("\"{name}\" is pinned: {:?}", pin.reason),
+            Err(why) => format!("pin \"{}\" cannot be understood: {why}", pin.id),
+        };
+        let hint = format!("take the pin away: `walden retention unpin {}`", pin.id);
+        return Err(with_hint(anyhow!(why), hint));
+    }
+    Ok(())
 }
 
 /// Stores a pin of what `needs` tells. Errors: it is being deleted, or the store's.
