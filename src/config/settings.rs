@@ -430,7 +430,7 @@ settings! {
     /// Records of what was done: restores, drills, verifications, deletions.
     evidence: Evidence {
         /// How long records are kept.
-        keep: Duration = SettingType::Duration { min: DAY, max: 36500 * DAY }, Value("2557d");
+        keep: Duration = LIMIT, Value("2557d");
         /// A changed copy of deploy/controls.toml: which records prove which control of an audit.
         controls: Option<PathBuf> = PATH, Unset("/etc/walden/controls.toml");
     }
