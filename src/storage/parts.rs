@@ -14,6 +14,8 @@ use super::{Body, Key, PutMode, PutOutcome, Storage, StorageError};
 
 /// Bytes of a part; S3 takes 5 MiB to 5 GiB, and 10,000 parts.
 pub const PART: usize = 16 << 20;
+/// Where objects are not stored in parts, nobody counts what is written.
+const PIECE: usize = 1 << 20;
 /// Parts of one object under way at once. So many, and the one that is being filled, are in memory.
 const AT_ONCE: usize = 4;
 /// For giving up an upload that failed.
@@ -81,7 +83,11 @@ pub async fn put_stream<E: From<StorageError> + Send>(
     content: impl Stream<Item = Result<Bytes, E>> + Send,
     mode: PutMode,
 ) -> Result<PutOutcome, E> {
-    put_stream_by(storage, key, content, mode, PART).await
+    let part = match storage.promises().in_parts_from {
+        Some(_) => PART,
+        None => PIECE,
+    };
+    put_stream_by(storage, key, content, mode, part).await
 }
 
 /// The same with parts of so many bytes.
