@@ -1,7 +1,6 @@
 //! Deleting a base backup: what would go, what can no longer be restored, and what forbids it; then the deletion.
 
 use anyhow::{Context, anyhow};
-use chrono::Utc;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
