@@ -84,9 +84,13 @@ impl<'a> Series<'a> {
             let kept = chosen.firsts.range(chosen.oldest..);
             kept.map(|(_, first)| (first.at, KeepReason::Tier { tier: chosen.tier }))
         });
+        // A doubted one may be as new as it seems: it counts, and takes the place of none that surely is.
+        let is_sure = |member: &&Member<'_>| member.made.trust == Trust::Sure;
         let newest = self.good.iter().rev().take(self.minimum);
-        let newest = newest.map(|member| (member.at, KeepReason::Minimum));
-        by_tiers.chain(newest).chain(self.doubts()).collect()
+        let surely = self.good.iter().rev().filter(is_sure).take(self.minimum);
+        let minimum = newest.chain(surely);
+        let minimum = minimum.map(|member| (member.at, KeepReason::Minimum));
+        by_tiers.chain(minimum).chain(self.doubts()).collect()
     }
 
     /// Why the tiers do not keep a good one.

@@ -99,7 +99,9 @@ fn every_promise_holds_after_every_apply() {
 
 #[test]
 fn a_wrong_clock_costs_no_promise() {
-    (1000..1000 + histories(5)).for_each(|seed| live(seed, true));
+    let seeds = 1000..1000 + histories(5);
+    // 1010: base backups of a clock that was wrong took the places of the newest ones.
+    seeds.chain([1010]).for_each(|seed| live(seed, true));
 }
 
 /// The same history, applied every so many steps and at the end.
