@@ -28,6 +28,8 @@ struct Chosen<'a> {
     firsts: BTreeMap<i64, Member<'a>>,
     /// The oldest period of which the tier keeps something.
     oldest: i64,
+    /// Doubted ones that would be the first of their periods if their own times were right.
+    maybe: BTreeMap<i64, Member<'a>>,
 }
 
 /// The items of one series.
@@ -81,7 +83,7 @@ impl<'a> Series<'a> {
     /// All reasons to keep an item of the series, with its place among all items.
     pub fn reasons(&self) -> Vec<(usize, KeepReason)> {
         let by_tiers = self.tiers.iter().flat_map(|chosen| {
-            let kept = chosen.firsts.range(chosen.oldest..);
+            let kept = chosen.firsts.range(chosen.oldest..).chain(&chosen.maybe);
             kept.map(|(_, first)| (first.at, KeepReason::Tier { tier: chosen.tier }))
         });
         // A doubted one may be as new as it seems: it counts, and takes the place of none that surely is.
@@ -166,10 +168,29 @@ impl<'a> Chosen<'a> {
                 tier.period(from.unwrap_or(DateTime::<Utc>::MIN_UTC), zone)
             }
         };
+        let period = |member: &Member<'_>| tier.period(member.item.time, zone);
+        let last = good
+            .last()
+            .map_or(i64::MIN, |newest| tier.period(newest.made.time, zone));
+        let mut maybe: BTreeMap<i64, Member<'a>> = BTreeMap::new();
+        for member in good
+            .iter()
+            .filter(|member| member.made.trust == Trust::Doubted)
+        {
+            let period = period(member);
+            let is_earlier = |first: &Member<'_>| member.item.time < first.item.time;
+            if (oldest..=last).contains(&period)
+                && firsts.get(&period).is_none_or(is_earlier)
+                && maybe.get(&period).is_none_or(is_earlier)
+            {
+                maybe.insert(period, *member);
+            }
+        }
         Self {
             tier,
             firsts,
             oldest,
+            maybe,
         }
     }
 }

@@ -14,6 +14,9 @@ use crate::postgres::types::{
 };
 
 const SEGMENT: u64 = 1 << 20;
+/// So many steps clocks are right between two errors: one that comes back at once lasts longer than three days, which is not
+/// noticed (docs/operations/retention.md).
+const STEPS_BETWEEN: u32 = 6;
 
 pub fn size() -> SegmentSize {
     SegmentSize::new(SEGMENT as u32).unwrap()
@@ -51,6 +54,8 @@ pub struct World {
     wrong_clocks: bool,
     /// By how much all clocks are wrong, and for how many steps more.
     wrong: (TimeDelta, u32),
+    /// Steps since they were.
+    right_for: u32,
     /// The true time.
     pub now: DateTime<Utc>,
     timeline: TimelineId,
@@ -88,6 +93,7 @@ impl World {
             steady: false,
             wrong_clocks,
             wrong: (TimeDelta::zero(), 0),
+            right_for: STEPS_BETWEEN,
             now,
             timeline: TimelineId(1),
             lsn: 5 * SEGMENT,
@@ -151,12 +157,14 @@ impl World {
     /// Clocks jump and come back before they are believed.
     fn clocks(&mut self) {
         let (offset, steps) = self.wrong;
+        self.right_for = if steps == 0 { self.right_for + 1 } else { 0 };
         self.wrong = match steps {
             0 | 1
                 if self.wrong_clocks
                     && steps == 0
                     && self.items.len() > 200
-                    && self.random.below(8) == 0 =>
+                    && self.random.below(8) == 0
+                    && self.right_for >= STEPS_BETWEEN =>
             {
                 let days = [1000, 2000, 5000, 30_000][self.random.below(4) as usize];
                 let days = if self.random.below(2) == 0 {
