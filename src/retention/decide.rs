@@ -73,7 +73,9 @@ fn of_kept(holdings: &Holdings, paths: &Paths<'_>, keep: &Keeping<'_>) -> Vec<Ne
             _ if reasons.is_empty() => (),
             (Some(wal), _) => needed.extend(paths.of_backup(&item.id, wal)),
             (None, Condition::Unknown(_)) if item.id.kind == ItemKind::Base => {
-                needed.extend(paths.around(&item.id, item.began, holdings));
+                // Where it lies in the WAL only its time tells, and clocks go wrong: it may need any.
+                let item = item.id.clone();
+                needed.extend(paths.all(WalReason::MayBeNeededBy { item }));
             }
             _ => (),
         }

@@ -118,7 +118,7 @@ fn the_newest_timeline_keeps_a_base_backup_also_without_a_window() {
     assert_eq!(kept(&plan), ["day-02", "day-05", "day-06"]);
 }
 
-/// Another one began later and ended before.
+/// Another one began later and ended before. Its time may be that of a wrong clock, so WAL before it stays, too.
 #[test]
 fn all_wal_stays_that_an_unreadable_base_backup_may_need() {
     let unread = Item {
@@ -129,7 +129,7 @@ fn all_wal_stays_that_an_unreadable_base_backup_may_need() {
     let items = vec![base(0, 5, 6), unread, base(2, 20, 21), base(9, 90, 91)];
     let plan = decide(&holdings(items), &daily(1, Some(TimeDelta::zero())));
     assert_eq!(kept(&plan), ["day-01", "day-09"]);
-    assert!((5..100).all(|number| keeps(&plan, number)) && !keeps(&plan, 4));
+    assert!((0..100).all(|number| keeps(&plan, number)));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 
 use super::clock::Trust;
-use super::item::{BackupWal, Holdings, ItemId, LeasedWal};
+use super::item::{BackupWal, ItemId, LeasedWal};
 use super::paths::{Paths, carries};
 use super::plan::{WalDecision, WalReason, WalVerdict};
 use super::series::Member;
@@ -91,34 +91,6 @@ impl<'a> Paths<'a> {
             holder: holder.into(),
         };
         self.along(leased.timeline, self.number(leased.from), until, reason)
-    }
-
-    /// What a base backup may need that began at a time, and of which no more is known: on each path all WAL from the start
-    /// of the known one before it. How long it took is not known: others may have begun and ended meanwhile.
-    pub fn around(&self, id: &ItemId, began: DateTime<Utc>, holdings: &Holdings) -> Vec<Needed> {
-        let known = || {
-            holdings
-                .items
-                .iter()
-                .filter_map(|item| Some((item.began, item.wal?)))
-        };
-        let around = |(timeline, path): (&TimelineId, &TimelinePath)| {
-            let mut carried: Vec<_> = known()
-                .filter(|(_, wal)| carries(path, Some(*wal)))
-                .collect();
-            carried.sort_by_key(|(_, wal)| wal.stop.lsn);
-            let before = carried.iter().take_while(|(other, _)| *other <= began);
-            let from = before
-                .last()
-                .map_or(0, |(_, wal)| self.number(wal.start.lsn));
-            self.along(
-                *timeline,
-                from,
-                u64::MAX,
-                WalReason::MayBeNeededBy { item: id.clone() },
-            )
-        };
-        self.known.iter().flat_map(around).collect()
     }
 
     /// All WAL of every timeline.
