@@ -24,6 +24,12 @@ pub async fn run(door: &Door, program: &str, arguments: &[String], limit: Durati
         encoded(&door.user)
     );
     let mut command = Command::new(program);
+    // PGHOSTADDR, PGSERVICE and others would lead elsewhere: to the source.
+    for (name, _) in
+        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG"))
+    {
+        command.env_remove(name);
+    }
     command
         .args(arguments)
         .env("PGHOST", &socket)

@@ -23,10 +23,10 @@ use crate::postgres::catalog::{RecoveryPlan, RestoreRequest, missing_wal, window
 use crate::postgres::planning::FreshPlanner;
 use crate::postgres::replication::ConnInfo;
 use crate::postgres::restore::job::{Order, RestoreJob, StartOptions};
-use crate::postgres::restore::programs;
 use crate::postgres::restore::relocation::Relocation;
 use crate::postgres::restore::start::Recovered;
 use crate::postgres::restore::target_action::TargetAction;
+use crate::postgres::restore::{copy_settings, programs};
 
 /// What is asked for.
 #[derive(Debug)]
@@ -177,6 +177,7 @@ async fn drill(
     scratch: &Scratch,
     report: &mut DrillReport,
 ) -> Result<(), Ended> {
+    private_socket(&scratch.data()).at(Stage::Prepare)?;
     let begun = Instant::now();
     let plan = plan(settings, planner, options.target, report)
         .await
@@ -210,6 +211,26 @@ async fn drill(
         .at(Stage::Start)?;
     report.phase("checks", begun.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// The server lets everybody in who reaches its socket: it must lie where only this user can go.
+fn private_socket(data: &Path) -> anyhow::Result<()> {
+    let unfit = data.to_str().map_or(Some("is no text"), |path| {
+        copy_settings::unfit_for_sockets(path, u16::MAX)
+    });
+    match unfit {
+        None => Ok(()),
+        Some(why) => {
+            let error = anyhow!(
+                "no socket can lie in \"{}\": the path {why}",
+                data.display()
+            );
+            Err(with_hint(
+                error,
+                "name a folder with a short and plain path in `drill.folder`",
+            ))
+        }
+    }
 }
 
 /// Gives the server its settings; what it does without.

@@ -34,6 +34,7 @@ fn settings(hba: &Path, memory: u64, libraries: &[String]) -> String {
     let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
     let mut text = String::new();
     for (name, value) in [
+        ("unix_socket_permissions", "0700".into()),
         ("hba_file", quoted(&hba.display().to_string())),
         ("shared_buffers", format!("{}kB", memory / 1024)),
         ("huge_pages", "off".into()),

@@ -8,7 +8,7 @@ mod active_config;
 mod cold;
 mod conf;
 pub mod configuration;
-mod copy_settings;
+pub mod copy_settings;
 pub mod destination;
 mod fetching;
 pub mod files;
