@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
 use crate::harness::{Cluster, Major, Scratch, Walden, finish, outer_majors, wait_until};
@@ -33,6 +34,9 @@ fn prepared(scratch: &Scratch, major: &Major) -> (Cluster, Walden) {
          create table orders(id int primary key, customer int references customers);
          insert into orders select n, n % 100 + 1 from generate_series(1, 1000) n",
     );
+    // What the source sets for its sessions ends no check.
+    cluster.sql("create database hasty");
+    cluster.sql("alter database hasty set statement_timeout = 1");
     take_backup(&walden);
     cluster.sql("insert into orders select n, 1 from generate_series(1001, 1200) n");
     cluster.archive_now();
@@ -70,6 +74,8 @@ fn passes(major: Major) {
         assert_eq!(check(&report, name)["verdict"], "passed", "{report:#}");
     }
     assert_eq!(check(&report, "orders are there")["seen"], "1200");
+    let hasty = check(&report, "indexes of \"hasty\"");
+    assert_ne!(hasty["verdict"], "failed", "{report:#}");
     let keys = check(&report, "foreign keys of \"postgres\"");
     assert_eq!(
         (&keys["verdict"], &keys["seen"]),
@@ -111,6 +117,17 @@ fn each_fault_has_its_verdict() {
     assert_eq!(output.code, Some(1), "{output:?}");
     assert!(output.stdout.contains("\"could-not-run\""), "{output:?}");
 
+    // Where the socket would have to lie elsewhere, where others could reach it.
+    let long = scratch.join(&"x".repeat(90));
+    let mut without = walden.command(["--format", "json", "drill", "run"]);
+    let output = finish(without.env("WALDEN_DRILL__FOLDER", &long));
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(
+        output.stdout.contains("too long for a socket"),
+        "{output:?}"
+    );
+    assert!(is_empty(&long));
+
     // A flipped byte in a pack.
     let base = walden.repository.join("main/base");
     let backup = fs::read_dir(&base).unwrap().next().unwrap().unwrap().path();
@@ -135,35 +152,46 @@ fn each_fault_has_its_verdict() {
         .iter()
         .map(|record| record["verdict"].as_str().unwrap())
         .collect();
-    assert_eq!(verdicts, ["failed", "could-not-run", "failed"]);
+    assert_eq!(
+        verdicts,
+        ["failed", "could-not-run", "could-not-run", "failed"]
+    );
 }
 
 #[test]
-fn what_a_killed_drill_left_goes_with_the_next() {
+fn a_drill_that_is_ended_leaves_nothing_and_one_that_is_killed_leaves_it_to_the_next() {
     let scratch = Scratch::new("drillkill");
     let (_cluster, walden) = prepared(&scratch, &Major::newest());
     let folder = scratch.join("drills");
-    let mut long = walden.command(["drill", "run"]);
-    let mut child = long
-        .env("WALDEN_DRILL__COMMAND", "[\"sleep\", \"20\"]")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
     let server = || {
         let left = fs::read_dir(&folder).ok()?.next()?.ok()?.path();
         fs::read_to_string(left.join("data/postmaster.pid")).ok()
     };
-    wait_until("the server of the drill runs", || {
-        server().is_some_and(|file| file.contains("ready"))
-    });
-    std::thread::sleep(Duration::from_millis(300));
-    let pid = server().unwrap().lines().next().unwrap().to_string();
-    child.kill().unwrap();
-    child.wait().unwrap();
-    // One that nobody has taken note of is only a number.
-    let runs = || fs::read_link(format!("/proc/{pid}/exe")).is_ok();
-    assert!(runs(), "the server outlives the drill");
-    drill(&walden, 0, &[]);
-    assert!(is_empty(&folder) && !runs());
+    for (signal, is_left) in [(Signal::TERM, false), (Signal::KILL, true)] {
+        let mut long = walden.command(["drill", "run"]);
+        let mut child = long
+            .env("WALDEN_DRILL__COMMAND", "[\"sleep\", \"20\"]")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_until("the server of the drill runs", || {
+            server().is_some_and(|file| file.contains("ready"))
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        let pid = server().unwrap().lines().next().unwrap().to_string();
+        // One that nobody has taken note of is only a number.
+        let runs = || fs::read_link(format!("/proc/{pid}/exe")).is_ok();
+        rustix::process::kill_process(Pid::from_child(&child), signal).unwrap();
+        assert!(!child.wait().unwrap().success());
+        assert_eq!(
+            (runs(), !is_empty(&folder)),
+            (is_left, is_left),
+            "{signal:?}"
+        );
+        if is_left {
+            drill(&walden, 0, &[]);
+            assert!(is_empty(&folder) && !runs());
+        }
+    }
 }

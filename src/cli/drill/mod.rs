@@ -6,13 +6,16 @@ use clap::Subcommand;
 
 use super::evidence::keep;
 use super::exit::wrong_usage;
+use super::repo::asked_to_end;
 use super::restore::refuse_root;
 use super::restore::target::moment;
 use super::{Context, Exit, Format, bytes, planning, print_json, print_text};
 use crate::error::{Hint, with_hint};
 use crate::evidence::record::Verdict;
 use crate::postgres::drill::target::DrillTarget;
-use crate::postgres::drill::{Assert, DrillOptions, DrillReport, parse_asserts, run as drill};
+use crate::postgres::drill::{
+    Assert, DrillOptions, DrillReport, parse_asserts, remove_own, run as drill,
+};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -54,7 +57,14 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
         keep: args.keep,
     };
     let planner = planning::open(context, true).await?;
-    let report = drill(&context.settings, &planner, &options).await?;
+    let report = tokio::select! {
+        report = drill(&context.settings, &planner, &options) => report,
+        asked = asked_to_end() => {
+            asked?;
+            remove_own(&context.settings.drill.folder).await?;
+            return Err(anyhow!("interrupted: what the drill made is removed"));
+        }
+    };
     let evidence = report.evidence(Utc::now());
     keep(&context.settings, &planner.cluster(), evidence).await;
     match context.format {

@@ -40,7 +40,7 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
 }
 
 /// Completes when the process is asked to end.
-async fn asked_to_end() -> anyhow::Result<()> {
+pub async fn asked_to_end() -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut interrupt, mut terminate) = (
         signal(SignalKind::interrupt())?,

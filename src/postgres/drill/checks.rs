@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use super::database::{Door, Session};
 use crate::error::one_line;
@@ -16,18 +17,19 @@ const INDEXES: &str = "select c.oid, c.oid::regclass::text from pg_catalog.pg_in
     order by c.relpages, c.oid";
 const TABLES: &str = "select c.oid, c.oid::regclass::text from pg_catalog.pg_class c join pg_catalog.pg_am a on a.oid = c.relam
     where c.relkind in ('r', 't', 'm') and a.amname = 'heap' and c.relpersistence = 'p' order by c.relpages, c.oid";
-/// Foreign keys that claim to hold, and the query that finds a row for which one does not.
+/// Foreign keys that claim to hold, but those of periods, which are no comparison of single rows; and the query that finds a row for which one does not.
 const KEYS: &str = "select k.conname, k.conrelid::regclass::text,
-    'select 1 from ' || k.conrelid::regclass || ' c where ' ||
+    'select 1 from ' || case c.relkind when 'p' then '' else 'only ' end || k.conrelid::regclass || ' c where ' ||
     (select string_agg(format('c.%I is not null', a.attname), ' and ') from unnest(k.conkey) n join pg_catalog.pg_attribute a on a.attrelid = k.conrelid and a.attnum = n) ||
-    ' and not exists (select 1 from ' || k.confrelid::regclass || ' p where ' ||
+    ' and not exists (select 1 from ' || case r.relkind when 'p' then '' else 'only ' end || k.confrelid::regclass || ' p where ' ||
     (select string_agg(format('p.%I operator(%I.%s) c.%I', f.attname, s.nspname, o.oprname, a.attname), ' and ')
         from unnest(k.conkey, k.confkey, k.conpfeqop) as u(n, m, op)
         join pg_catalog.pg_attribute a on a.attrelid = k.conrelid and a.attnum = u.n
         join pg_catalog.pg_attribute f on f.attrelid = k.confrelid and f.attnum = u.m
         join pg_catalog.pg_operator o on o.oid = u.op join pg_catalog.pg_namespace s on s.oid = o.oprnamespace) || ') limit 1'
-    from pg_catalog.pg_constraint k join pg_catalog.pg_class c on c.oid = k.conrelid
-    where k.contype = 'f' and k.convalidated and k.conparentid = 0 order by c.relpages, k.oid";
+    from pg_catalog.pg_constraint k join pg_catalog.pg_class c on c.oid = k.conrelid join pg_catalog.pg_class r on r.oid = k.confrelid
+    where k.contype = 'f' and k.convalidated and k.conparentid = 0 and c.relpersistence <> 't'
+        and not coalesce((to_jsonb(k) ->> 'conperiod')::boolean, false) order by c.relpages, k.oid";
 
 /// All checks of all databases. Whatever one meets, the others go on.
 pub async fn all(door: &Door, until: Instant) -> Vec<Check> {
@@ -51,7 +53,7 @@ pub async fn all(door: &Door, until: Instant) -> Vec<Check> {
 
 async fn databases(door: &Door) -> anyhow::Result<Vec<String>> {
     let session = door.open("template1").await?;
-    let sql = "select datname from pg_catalog.pg_database where datallowconn order by datname";
+    let sql = "select datname from pg_catalog.pg_database where datallowconn and datconnlimit <> -2 order by datname";
     let rows = session
         .client
         .query(sql, &[])
@@ -98,35 +100,115 @@ async fn of_database(database: &str, session: &Session, until: Instant) -> Vec<C
     checks
 }
 
+/// What became of one question.
+enum Answer {
+    Sound,
+    Damaged(String),
+    /// It was not over in the time there was, or waited for a lock of a prepared transaction.
+    Unfinished,
+    /// Something is not installed on this machine.
+    Missing(String),
+}
+
+impl Answer {
+    fn of_error(error: &tokio_postgres::Error) -> Self {
+        let late = [SqlState::QUERY_CANCELED, SqlState::LOCK_NOT_AVAILABLE];
+        match (error.code(), words(error)) {
+            (Some(code), _) if late.contains(code) => Self::Unfinished,
+            (_, words) if is_missing(&words) => Self::Missing(words),
+            (_, words) => Self::Damaged(words),
+        }
+    }
+}
+
+/// Whether a server says that this machine lacks something.
+pub fn is_missing(words: &str) -> bool {
+    let lacks = [
+        "could not access file",
+        "could not load library",
+        "operating system",
+    ];
+    lacks.iter().any(|lack| words.contains(lack))
+}
+
+/// Counts answers until one is damage.
+struct Tally {
+    name: String,
+    all: usize,
+    done: usize,
+    missing: Option<String>,
+}
+
+impl Tally {
+    fn new(name: &str, all: usize) -> Self {
+        Self {
+            name: name.into(),
+            all,
+            done: 0,
+            missing: None,
+        }
+    }
+
+    /// The check, if it is over with this.
+    fn add(&mut self, of_what: &str, answer: Answer) -> Option<Check> {
+        match answer {
+            Answer::Sound => self.done += 1,
+            Answer::Unfinished => {}
+            Answer::Missing(words) => self.missing = Some(format!("{of_what}: {words}")),
+            Answer::Damaged(words) => {
+                let seen = format!("{of_what}: {words}");
+                return Some(check(&self.name, Verdict::Failed, seen));
+            }
+        }
+        None
+    }
+
+    fn end(self) -> Check {
+        let Self {
+            name,
+            all,
+            done,
+            missing,
+        } = self;
+        let mut seen = match done == all {
+            true => format!("{all}"),
+            false => format!("{done} of {all} in the time there was"),
+        };
+        if let Some(missing) = missing {
+            seen = format!("{done} of {all}; {missing}");
+        }
+        let verdict = match done == 0 && all > 0 {
+            true => Verdict::CouldNotRun,
+            false => Verdict::Passed,
+        };
+        check(&name, verdict, seen)
+    }
+}
+
 /// Asks `of_one` of each relation that `list` finds, as long as there is time. An error, or a row with a message, is damage.
 async fn each(client: &Client, name: &str, list: &str, of_one: &str, until: Instant) -> Check {
     let relations = match client.query(list, &[]).await {
         Ok(relations) => relations,
         Err(error) => return check(name, Verdict::Failed, words(&error)),
     };
-    let mut done = 0;
+    let mut tally = Tally::new(name, relations.len());
     for relation in &relations {
         if Instant::now() >= until {
             break;
         }
         let (oid, relation): (u32, String) = (relation.get(0), relation.get(1));
-        match client.query(of_one, &[&oid]).await {
-            Err(error) => {
-                return check(
-                    name,
-                    Verdict::Failed,
-                    format!("{relation}: {}", words(&error)),
-                );
-            }
-            Ok(rows) => {
-                if let Some(Ok(message)) = rows.first().map(|row| row.try_get::<_, String>("msg")) {
-                    return check(name, Verdict::Failed, format!("{relation}: {message}"));
-                }
-            }
+        let answer = match client.query(of_one, &[&oid]).await {
+            Err(error) => Answer::of_error(&error),
+            Ok(rows) => match rows.first().map(|row| row.try_get::<_, String>("msg")) {
+                Some(Ok(message)) => Answer::Damaged(message),
+                _ => Answer::Sound,
+            },
+        };
+        if let Some(failed) = tally.add(&relation, answer) {
+            return failed;
         }
-        done += 1;
     }
-    check(name, Verdict::Passed, counted(done, relations.len()))
+    tally.end()
 }
 
 async fn foreign_keys(client: &Client, name: &str, until: Instant) -> Check {
@@ -134,37 +216,23 @@ async fn foreign_keys(client: &Client, name: &str, until: Instant) -> Check {
         Ok(keys) => keys,
         Err(error) => return check(name, Verdict::Failed, words(&error)),
     };
-    let mut done = 0;
+    let mut tally = Tally::new(name, keys.len());
     for key in &keys {
         if Instant::now() >= until {
             break;
         }
         let (constraint, table, sql): (String, String, String) =
             (key.get(0), key.get(1), key.get(2));
-        match client.query_opt(&sql, &[]).await {
-            Ok(None) => done += 1,
-            Ok(Some(_)) => {
-                let seen =
-                    format!("{constraint} of {table} does not hold: a row has no counterpart");
-                return check(name, Verdict::Failed, seen);
-            }
-            Err(error) => {
-                return check(
-                    name,
-                    Verdict::Failed,
-                    format!("{constraint} of {table}: {}", words(&error)),
-                );
-            }
+        let answer = match client.query_opt(&sql, &[]).await {
+            Ok(None) => Answer::Sound,
+            Ok(Some(_)) => Answer::Damaged("it does not hold: a row has no counterpart".into()),
+            Err(error) => Answer::of_error(&error),
+        };
+        if let Some(failed) = tally.add(&format!("{constraint} of {table}"), answer) {
+            return failed;
         }
     }
-    check(name, Verdict::Passed, counted(done, keys.len()))
-}
-
-fn counted(done: usize, all: usize) -> String {
-    match done == all {
-        true => format!("{all}"),
-        false => format!("{done} of {all} in the time there was"),
-    }
+    tally.end()
 }
 
 /// A check as it is recorded.

@@ -83,6 +83,7 @@ mod tests {
             socket: "/a b".into(),
             port: 5433,
             user: "o&p".into(),
+            options: String::new(),
         };
         let run = async |script: &str, limit| {
             run(&door, "sh", &["-c".into(), script.into()], limit).await

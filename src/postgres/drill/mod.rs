@@ -15,4 +15,4 @@ mod verdict;
 
 pub use asserts::{Assert, Expected, parse as parse_asserts};
 pub use run::{DrillOptions, DrillReport, run};
-pub use scratch::remove_leftovers;
+pub use scratch::remove_own;

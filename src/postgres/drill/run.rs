@@ -113,12 +113,12 @@ impl<T> At<T> for anyhow::Result<T> {
     }
 }
 
-/// Restores, looks, and removes what it made. Errors: what it made cannot be removed; all else is a verdict.
+/// Restores, looks, and removes what it made. Whatever goes wrong is a verdict.
 pub async fn run(
     settings: &Settings,
     planner: &FreshPlanner,
     options: &DrillOptions,
-) -> anyhow::Result<DrillReport> {
+) -> DrillReport {
     let mut report = DrillReport {
         target: "nothing yet".into(),
         verdict: Verdict::CouldNotRun,
@@ -141,7 +141,7 @@ pub async fn run(
         Ok(scratch) => scratch,
         Err(error) => {
             report.reason = one_line(&error);
-            return Ok(report);
+            return report;
         }
     };
     let clock = Instant::now();
@@ -151,23 +151,34 @@ pub async fn run(
             let seconds = clock.elapsed().as_secs_f64();
             report.rto_seconds = Some(seconds);
             let (rto, rpo) = (settings.drill.rto_target, settings.drill.rpo_target);
-            report.checks.extend(verdict::within("RTO", seconds, rto));
-            let measured = report.rpo_seconds;
             report
                 .checks
-                .extend(measured.and_then(|seconds| verdict::within("RPO", seconds, rpo)));
+                .extend(verdict::within("RTO", Some(seconds), rto));
+            if options.target == DrillTarget::Latest {
+                let measured = report.rpo_seconds;
+                report.checks.extend(verdict::within("RPO", measured, rpo));
+            }
             verdict::of_checks(&report.checks)
         }
         Err(Ended(stage, error)) => verdict::of_error(stage, &error),
     };
-    match options.keep {
-        true => {
-            stop_server(&scratch.data()).await?;
-            report.kept = Some(scratch.keep()?.to_path_buf());
-        }
-        false => scratch.remove().await?,
+    // A verdict is not lost because something of it stays: the next drill removes it.
+    if let Err(error) = clean_up(&scratch, options.keep, &mut report).await {
+        let seen = one_line(&error);
+        report
+            .checks
+            .push(checks::check("cleaning up", Verdict::CouldNotRun, seen));
     }
-    Ok(report)
+    report
+}
+
+async fn clean_up(scratch: &Scratch, keep: bool, report: &mut DrillReport) -> anyhow::Result<()> {
+    if !keep {
+        return scratch.remove().await;
+    }
+    stop_server(&scratch.data()).await?;
+    report.kept = Some(scratch.keep()?.to_path_buf());
+    Ok(())
 }
 
 async fn drill(
@@ -319,9 +330,10 @@ async fn look(
         socket: recovered.socket_directory.clone(),
         port: recovered.port,
         user,
+        options: String::new(),
     };
-    let door = door.of_superuser("template1").await?;
     let budget: Duration = settings.drill.budget;
+    let door = door.of_superuser("template1", budget).await?;
     report
         .checks
         .extend(checks::all(&door, Instant::now() + budget).await);

@@ -1,7 +1,7 @@
 //! The folder of a drill. It goes away with the drill; what one that was killed left is removed by the next.
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,10 @@ const PREFIX: &str = "walden-drill-";
 const MARK: &str = "walden-drill.json";
 /// How long a server may take to end before it is killed.
 const SHUTDOWN: Duration = Duration::from_secs(60);
+
+/// What is being given up may still write for a moment.
+const TRIES: u32 = 10;
+const BETWEEN_TRIES: Duration = Duration::from_millis(200);
 
 /// A folder that this drill made.
 #[derive(Debug)]
@@ -67,6 +71,16 @@ impl Scratch {
 
 /// Removes what drills left that are gone; how many folders. Errors: one could not be removed.
 pub async fn remove_leftovers(parent: &Path) -> anyhow::Result<u64> {
+    remove_of(parent, |owner| owner.is_gone() || is_before_boot(owner)).await
+}
+
+/// Removes what this process made, when it gives a drill up.
+pub async fn remove_own(parent: &Path) -> anyhow::Result<u64> {
+    let own = ProcessIdentity::own();
+    remove_of(parent, |owner| *owner == own).await
+}
+
+async fn remove_of(parent: &Path, goes: impl Fn(&ProcessIdentity) -> bool) -> anyhow::Result<u64> {
     let Ok(entries) = fs::read_dir(parent) else {
         return Ok(0);
     };
@@ -76,10 +90,17 @@ pub async fn remove_leftovers(parent: &Path) -> anyhow::Result<u64> {
             let name = folder.file_name().unwrap_or_default();
             name.to_string_lossy().starts_with(PREFIX)
         };
+        // What another user put there says nothing.
+        let is_own = |path: &Path| {
+            let own = rustix::process::geteuid().as_raw();
+            fs::symlink_metadata(path).is_ok_and(|meta| meta.uid() == own && !meta.is_symlink())
+        };
+        if !is_own(&folder) || !is_own(&folder.join(MARK)) {
+            continue;
+        }
         let mark = fs::read(folder.join(MARK)).unwrap_or_default();
         let owner: Option<ProcessIdentity> = serde_json::from_slice(&mark).ok();
-        if is_named(&folder) && owner.is_some_and(|owner| owner.is_gone() || is_before_boot(&owner))
-        {
+        if is_named(&folder) && owner.as_ref().is_some_and(&goes) {
             remove(&folder).await?;
             removed += 1;
         }
@@ -105,17 +126,30 @@ async fn remove(folder: &Path) -> anyhow::Result<()> {
         if path.file_name().is_some_and(|name| name == MARK) {
             continue;
         }
-        let removed = match path.is_dir() && !path.is_symlink() {
-            true => fs::remove_dir_all(&path),
-            false => fs::remove_file(&path),
-        };
-        removed.with_context(|| format!("cannot remove \"{}\"", path.display()))?;
+        let mut tries = TRIES;
+        loop {
+            let removed = match path.is_dir() && !path.is_symlink() {
+                true => fs::remove_dir_all(&path),
+                false => fs::remove_file(&path),
+            };
+            tries -= 1;
+            match removed {
+                Err(_) if tries > 0 => tokio::time::sleep(BETWEEN_TRIES).await,
+                removed => {
+                    let what = || format!("cannot remove \"{}\"", path.display());
+                    break removed.with_context(what)?;
+                }
+            }
+        }
     }
     fs::remove_dir_all(folder).with_context(|| format!("cannot remove \"{}\"", folder.display()))
 }
 
 /// Ends the server of a data directory, if one runs there.
 pub async fn stop_server(data: &Path) -> anyhow::Result<()> {
+    if data.is_symlink() {
+        return Ok(());
+    }
     let Some(pid) = server_of(data) else {
         return Ok(());
     };

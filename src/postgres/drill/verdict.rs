@@ -35,6 +35,10 @@ pub fn of_error(stage: Stage, error: &anyhow::Error) -> (Verdict, String) {
             "could not load library",
             "No space left on device",
             "could not map anonymous shared memory",
+            "could not resize shared memory segment",
+            "Cannot allocate memory",
+            "signal: 9",
+            "operating system",
         ]
         .iter()
         .any(|lack| words.contains(lack)),
@@ -59,17 +63,22 @@ pub fn of_checks(checks: &[Check]) -> (Verdict, String) {
     }
 }
 
-/// Whether a measured time is within its target.
-pub fn within(name: &str, seconds: f64, target: Option<std::time::Duration>) -> Option<Check> {
+/// Whether a measured time is within its target; one that could not be measured never is.
+pub fn within(
+    name: &str,
+    seconds: Option<f64>,
+    target: Option<std::time::Duration>,
+) -> Option<Check> {
     let target = target?.as_secs_f64();
-    let verdict = match seconds <= target {
-        true => Verdict::Passed,
-        false => Verdict::Failed,
+    let (verdict, measured) = match seconds {
+        Some(seconds) if seconds <= target => (Verdict::Passed, format!("{seconds:.1} s")),
+        Some(seconds) => (Verdict::Failed, format!("{seconds:.1} s")),
+        None => (Verdict::CouldNotRun, "not known".into()),
     };
     Some(Check {
         name: name.into(),
         verdict,
-        seen: format!("{seconds:.1} s, at most {target:.0} s wanted"),
+        seen: format!("{measured}, at most {target:.0} s wanted"),
     })
 }
 
@@ -121,8 +130,18 @@ mod tests {
         let failed = of_checks(&[check(Verdict::Failed), check(Verdict::Passed)]);
         assert_eq!(failed, (Verdict::Failed, "indexes: why".into()));
         let limit = Some(Duration::from_secs(60));
-        assert_eq!(within("RTO", 60.0, limit).unwrap().verdict, Verdict::Passed);
-        assert_eq!(within("RTO", 60.1, limit).unwrap().verdict, Verdict::Failed);
-        assert_eq!(within("RTO", 60.1, None), None);
+        assert_eq!(
+            within("RTO", Some(60.0), limit).unwrap().verdict,
+            Verdict::Passed
+        );
+        assert_eq!(
+            within("RTO", Some(60.1), limit).unwrap().verdict,
+            Verdict::Failed
+        );
+        assert_eq!(
+            within("RPO", None, limit).unwrap().verdict,
+            Verdict::CouldNotRun
+        );
+        assert_eq!(within("RTO", Some(60.1), None), None);
     }
 }
