@@ -323,5 +323,8 @@ fn valid_until(began: Boot, holder: &Holder) -> Boot {
 }
 
 #[cfg(test)]
+#[path = "lease_model.rs"]
+mod model;
+#[cfg(test)]
 #[path = "lease_tests.rs"]
 mod tests;

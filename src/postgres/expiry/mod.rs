@@ -12,6 +12,8 @@ mod opinion;
 #[cfg(test)]
 mod rest_tests;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use dumps::{KeptFor, kept_dumps};

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::apply::{Chosen, Decision, apply};
 use super::engine::ExpiryProgress;
-use super::tests::*;
+use super::testing::*;
 use crate::postgres::backup::delete::{delete, plan_delete};
 use crate::postgres::catalog::missing_wal;
 use crate::postgres::cluster::Cluster;
