@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::DateTime;
 
-use super::{Fetcher, Pusher};
+use super::{Fetched, Fetcher, Pusher};
 use crate::postgres::catalog::{BackupDescription, ClusterDescription};
 use crate::postgres::cluster::{Cluster, describe_server};
 use crate::postgres::types::{MajorVersion, SegmentName, SegmentSize, SystemIdentifier};
@@ -156,4 +156,26 @@ pub async fn back_up_as(storage: &dyn Storage, cluster: &Cluster, id: &str) {
         )
         .await
         .unwrap();
+}
+
+pub fn number(number: u32) -> String {
+    format!("0000000100000000{number:08X}")
+}
+
+/// An archive that has these segments of timeline 1.
+pub async fn archive(storage: Arc<dyn Storage>, wal: &PgWal, numbers: &[u32]) -> Cluster {
+    let cluster = cluster_in(storage).await;
+    for each in numbers {
+        pusher(&cluster)
+            .push(&wal.segment(&number(*each), 1))
+            .await
+            .unwrap();
+    }
+    cluster
+}
+
+pub async fn fetch(cluster: &Cluster, name: &str, to: &Path) -> anyhow::Result<Fetched> {
+    fetcher(cluster)
+        .fetch(&name.parse().unwrap(), to, None)
+        .await
 }

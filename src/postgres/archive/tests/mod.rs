@@ -6,3 +6,4 @@ mod fetching;
 mod probes;
 mod pushing;
 mod summaries;
+mod unreachable;

@@ -2,9 +2,8 @@
 
 use super::super::testing::SEGMENT;
 use super::super::*;
-use super::moments::{at, before};
+use super::situations::*;
 use super::world::{Says, World, second};
-use super::{forked, says, simple};
 use crate::postgres::types::{Lsn, TimelineId};
 
 fn event(timeline: u32, lsn: Lsn) -> EventTarget {

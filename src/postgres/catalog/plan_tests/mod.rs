@@ -2,110 +2,22 @@
 
 mod broken;
 mod events;
+mod expected;
+mod index;
 mod moments;
 mod promotion;
 mod random;
+mod situations;
 mod world;
+mod xid_and_name;
 
 use chrono::TimeDelta;
 
-use super::testing::{SEGMENT, backup};
+use super::testing::SEGMENT;
 use super::*;
 use crate::postgres::types::{Lsn, TimelineId};
-use crate::postgres::wal::TablespaceMade;
-use world::{Rec, Says, World, name, second};
-
-/// What a timeline writes from `begin` on, up to a segment: in each segment `n` a transaction 700 + n that commits at
-/// 0x200, at second 10 n + 6.
-fn written(by: u32, begin: u64, until: u64) -> Vec<Rec> {
-    let in_segment = |number: u64| {
-        let at = move |offset: u64| number * SEGMENT + offset;
-        let says = Says::Ended {
-            xid: 700 + number as u32,
-            time: 10 * number + 6,
-            committed: true,
-        };
-        let parts = [
-            (0, 0x100, Says::Nothing),
-            (0x100, 0x200, Says::Nothing),
-            (0x200, 0x300, says),
-        ];
-        let parts = parts.into_iter().chain([(0x300, SEGMENT, Says::Nothing)]);
-        parts.map(move |(from, to, says)| Rec {
-            lsn: at(from),
-            end: at(to),
-            by,
-            says,
-        })
-    };
-    (begin / SEGMENT..until)
-        .flat_map(in_segment)
-        .filter(|record| record.lsn >= begin)
-        .collect()
-}
-
-/// Segments 2 to 9 of timeline 1, each stored ten seconds after the one before; backups that begin in 2 and in 6.
-fn simple() -> World {
-    let segments = (2..10).map(|number| ((1, number), 10 * number)).collect();
-    let at = |id: &str, number: u64| {
-        let (start_lsn, stop_lsn) = (Lsn(number * SEGMENT + 0x28), Lsn(number * SEGMENT + 0x100));
-        BackupDescription {
-            start_lsn,
-            stop_lsn,
-            stopped_at: second(10 * number + 5),
-            ..backup(id)
-        }
-    };
-    let backups = vec![at("20260101-000020Z", 2), at("20260101-000060Z", 6)];
-    World {
-        segments,
-        backups,
-        written: [(1, written(1, SEGMENT, 12))].into(),
-        ..World::default()
-    }
-}
-
-/// The record that begins at an offset in a segment of timeline 1 says something else.
-fn says(world: &mut World, number: u64, offset: u64, says: Says) {
-    let records = world.written.get_mut(&1).unwrap();
-    records
-        .iter_mut()
-        .find(|record| record.lsn == number * SEGMENT + offset)
-        .unwrap()
-        .says = says;
-}
-
-/// How an index tells that replay does not get into a segment.
-fn unjoined(timeline: u32, number: u64) -> Unknown {
-    Unknown::Broken {
-        segment: name(timeline, number),
-        lsn: Lsn(number * SEGMENT + 0x28),
-    }
-}
-
-/// The tablespace that a record makes.
-fn made(record: &Rec) -> Option<TablespaceMade> {
-    let Says::Tablespace(oid) = record.says else {
-        return None;
-    };
-    Some(TablespaceMade {
-        lsn: Lsn(record.lsn),
-        oid,
-        location: format!("/space/{oid}"),
-    })
-}
-
-fn chosen(world: &World, request: RestoreRequest) -> String {
-    match world.plan(&request) {
-        Ok(plan) => plan.backup.id.to_string(),
-        Err(NoPlan::Refused(refused)) => refused.reason.to_string(),
-        Err(stuck) => panic!("{stuck:?}"),
-    }
-}
-
-fn latest() -> RestoreRequest {
-    RestoreRequest::new(Target::Latest)
-}
+use situations::*;
+use world::{World, name, second};
 
 #[test]
 fn the_newest_backup_that_ends_before_the_target_is_taken() {
@@ -272,18 +184,6 @@ fn a_gap_before_a_segment_that_was_stored_just_now_may_close() {
     );
     let beyond = world.refused(&RestoreRequest::new(Target::Time(second(1))));
     assert!(!facts.may_close(&beyond, second(1), ten));
-}
-
-/// Timeline 2 leaves timeline 1 in segment 5, behind its commit.
-fn forked() -> World {
-    let mut world = simple();
-    let switch = 5 * SEGMENT + 0x300;
-    world.forks.push((1, switch, true));
-    world
-        .segments
-        .extend((5..8).map(|number| ((2, number), 200 + 10 * number)));
-    world.written.insert(2, written(2, switch, 12));
-    world
 }
 
 #[test]

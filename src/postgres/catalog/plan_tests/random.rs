@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 use super::super::testing::{SEGMENT, backup};
 use super::super::*;
-use super::world::{Rec, Says, Stops, World, name, second, size};
+use super::expected::Stops;
+use super::world::{Rec, Says, World, name, second, size};
 use crate::postgres::types::{Lsn, SegmentName, TimelineId};
 
 /// A place in WAL: often on a boundary or near one.
