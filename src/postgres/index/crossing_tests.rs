@@ -1,7 +1,6 @@
 //! Commits that cross a segment's end and are too long to be kept whole: some of their transactions are not named.
 
-use super::testing::{FIRST, SIZE, cluster, segment, summarize};
-use super::tests::{TIMELINE, indexed};
+use super::testing::{FIRST, SIZE, TIMELINE, cluster, indexed, segment, summarize};
 use super::*;
 use crate::postgres::archive::testing::SEGMENT;
 use crate::postgres::catalog::WalIndex;

@@ -1,7 +1,8 @@
 //! What the index says of events where summaries left something out, and of databases.
 
-use super::testing::{FIRST, Random, SIZE, cluster, segment, summarize};
-use super::tests::{assert_same, indexed, seed};
+use super::testing::{
+    FIRST, Random, SIZE, assert_same, cluster, indexed, seed, segment, summarize,
+};
 use super::*;
 use crate::postgres::catalog::{EventKind, Filter, FoundEvent, Point, WalIndex};
 use crate::postgres::types::Lsn;

@@ -103,8 +103,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::FileExt;
 
-    use super::super::testing::{MadeUp, cluster, store};
-    use super::super::tests::{assert_same, seed};
+    use super::super::testing::{MadeUp, assert_same, cluster, seed, store};
     use super::super::update::{ListScope, complete};
     use super::*;
     use crate::error::hints;

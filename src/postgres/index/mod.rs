@@ -11,12 +11,18 @@ mod crossing_tests;
 mod derive;
 mod event;
 mod event_row;
+#[cfg(test)]
+mod event_tests;
 mod exact;
 #[cfg(test)]
 mod exact_tests;
 mod facts;
 mod failure;
 mod listing;
+#[cfg(test)]
+mod listing_tests;
+#[cfg(test)]
+mod made_up;
 mod name;
 #[cfg(test)]
 mod names_tests;
@@ -27,6 +33,8 @@ mod ranges;
 pub mod recordings;
 #[cfg(test)]
 mod removed_tests;
+#[cfg(test)]
+mod replaced_tests;
 mod rows;
 #[cfg(test)]
 mod search_tests;

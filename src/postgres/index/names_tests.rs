@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use chrono::DateTime;
 
-use super::testing::{FIRST, MadeUp, SIZE, cluster};
-use super::tests::{TIMELINE, indexed, seed, summaries};
+use super::testing::{FIRST, MadeUp, SIZE, TIMELINE, cluster, indexed, seed, summaries};
 use super::update::{ListScope, read_names};
 use super::*;
 use crate::codec::seal;

@@ -4,10 +4,9 @@
 use std::sync::Arc;
 
 use super::testing::{
-    FIRST, MadeUp, Random, SIZE, cluster, segment, store, store_history, summarize,
+    FIRST, Made, MadeUp, Random, SIZE, assert_same, cluster, remove, seed, segment, store,
+    store_history, stored, summarize,
 };
-use super::tests::{Made, assert_same, seed};
-use super::trust_tests::{remove, stored};
 use super::update::{ListScope, complete, decode, list, update};
 use super::*;
 use crate::postgres::catalog::{Unknown, WalIndex};

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::testing::{MadeUp, cluster, segment, store};
-use super::tests::seed;
-use super::trust_tests::remove;
+use super::testing::{MadeUp, cluster, remove, seed, segment, store};
 use super::update::{IndexProgress, ListScope, list, update};
 use super::*;
 use crate::postgres::archive::testing::cluster_in;

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::testing::{FIRST, MadeUp, SIZE, cluster, segment, store};
-use super::tests::{indexed, seed, summaries};
+use super::testing::{FIRST, MadeUp, SIZE, cluster, indexed, seed, segment, store, summaries};
 use super::update::{ListScope, complete, list};
 use super::*;
 use crate::error::{DeadlineExceeded, find, hints};

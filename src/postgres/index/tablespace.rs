@@ -47,8 +47,7 @@ pub(super) fn within(
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{FIRST, MadeUp, cluster};
-    use super::super::tests::{TIMELINE, seed};
+    use super::super::testing::{FIRST, MadeUp, TIMELINE, cluster, seed};
     use super::super::{Archived, Index};
     use super::*;
     use crate::postgres::catalog::WalIndex;
