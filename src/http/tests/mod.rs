@@ -2,8 +2,11 @@
 
 mod answers;
 mod connections;
+mod events;
 mod growth;
 mod hostile;
+mod kept;
+mod refusals;
 mod wal;
 
 use std::path::PathBuf;
@@ -31,6 +34,14 @@ use crate::postgres::index::Index;
 use crate::service::connections::ServiceInfo;
 use crate::service::{ServiceHandles, fetches, indexing, pushes};
 use crate::storage::MemoryStorage;
+
+/// What the repository of most tests has: WAL with a gap, and a timeline that forks.
+pub const ARCHIVED: [&str; 4] = [
+    "000000010000000000000001",
+    "000000010000000000000002",
+    "000000010000000000000004",
+    "00000002.history",
+];
 
 pub const TOKEN: &str = "a-token-for-these-tests";
 

@@ -9,7 +9,6 @@ use super::testing::{
 use super::*;
 use crate::postgres::catalog::{KnownPrefix, Point, Unknown, WalIndex};
 use crate::postgres::wal::{Commit, Timestamp};
-use crate::storage::Storage;
 
 #[tokio::test]
 async fn moments_are_as_a_look_at_all_records_tells() {

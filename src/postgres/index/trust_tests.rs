@@ -13,7 +13,6 @@ use crate::postgres::catalog::{KnownPrefix, Unknown, WalIndex};
 use crate::postgres::types::Lsn;
 use crate::postgres::wal::testing::{Draft, Writer};
 use crate::postgres::wal::{Summary, Timestamp, rmgr};
-use crate::storage::Storage;
 
 #[tokio::test]
 async fn a_segment_that_was_never_listed_is_unknown_and_not_empty() {

@@ -5,11 +5,15 @@
 
 mod environment;
 mod files;
+#[cfg(test)]
+mod files_tests;
 mod keywords;
 mod parse;
 mod programs;
 mod resolve;
 mod secret;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 
