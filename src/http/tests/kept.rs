@@ -11,7 +11,7 @@ use crate::postgres::index::recordings::{self, NamesDescription};
 use crate::postgres::layout::{BackupId, NamesId};
 use crate::postgres::types::{Lsn, MajorVersion, SegmentName, TimelineId, WalFileName};
 use crate::postgres::wal::Summary;
-use crate::storage::{Key, PutMode, Storage};
+use crate::storage::{Key, PutMode};
 
 /// What a repository holds.
 #[derive(Debug, Clone, Copy)]

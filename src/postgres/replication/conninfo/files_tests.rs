@@ -1,7 +1,6 @@
 //! Service files and password files.
 
 use super::testing::*;
-use super::*;
 
 #[test]
 fn a_service_is_looked_up_in_the_named_file_then_in_the_systems() {
