@@ -1,8 +1,7 @@
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::json;
@@ -10,9 +9,8 @@ use serde_json::json;
 use super::asserts::{self, Assert};
 use super::checks;
 use super::command;
-use super::database::Door;
+use super::restored::{At, Ended, RestoredServer, restored};
 use super::scratch::{Scratch, remove_leftovers, stop_server};
-use super::server::configure;
 use super::target::DrillTarget;
 use super::verdict::{self, Stage};
 use crate::config::Settings;
@@ -21,12 +19,7 @@ use crate::evidence::record::{Act, Check, Evidence, Phase, Verdict};
 use crate::health::Health;
 use crate::postgres::catalog::{RecoveryPlan, RestoreRequest, missing_wal, windows};
 use crate::postgres::planning::FreshPlanner;
-use crate::postgres::replication::ConnInfo;
-use crate::postgres::restore::job::{Order, RestoreJob, StartOptions};
-use crate::postgres::restore::relocation::Relocation;
 use crate::postgres::restore::start::Recovered;
-use crate::postgres::restore::target_action::TargetAction;
-use crate::postgres::restore::{copy_settings, programs};
 
 /// What is asked for.
 #[derive(Debug)]
@@ -96,20 +89,6 @@ impl DrillReport {
     fn phase(&mut self, name: &str, seconds: f64) {
         let name = name.into();
         self.phases.push(Phase { name, seconds });
-    }
-}
-
-/// Why a drill ended before its checks.
-struct Ended(Stage, anyhow::Error);
-
-/// Errors of a stage.
-trait At<T> {
-    fn at(self, stage: Stage) -> Result<T, Ended>;
-}
-
-impl<T> At<T> for anyhow::Result<T> {
-    fn at(self, stage: Stage) -> Result<T, Ended> {
-        self.map_err(|error| Ended(stage, error))
     }
 }
 
@@ -188,73 +167,36 @@ async fn drill(
     scratch: &Scratch,
     report: &mut DrillReport,
 ) -> Result<(), Ended> {
-    private_socket(&scratch.data()).at(Stage::Prepare)?;
     let begun = Instant::now();
     let plan = plan(settings, planner, options.target, report)
         .await
         .at(Stage::Plan)?;
     report.phase("plan", begun.elapsed().as_secs_f64());
     report.tell(&plan);
-    let named = settings.drill.programs.as_deref();
-    let programs = programs::find(plan.backup.major, named).at(Stage::Prepare)?;
-    let order = order(&plan, scratch, &programs);
-    let job = RestoreJob::new(settings, planner.cluster(), plan, order).at(Stage::Prepare)?;
-    job.rehearse().await.at(Stage::Prepare)?;
-    let restored = job.restore(Arc::default()).await.at(Stage::Files)?;
-    report.phase(
-        "files",
-        restored.seconds_for_files + restored.seconds_for_fsync,
-    );
-
-    let missing = set_up(settings, scratch, &programs).at(Stage::Start)?;
-    report.checks.extend(missing);
-    let begun = Instant::now();
-    let recovered = job.start(&restored, &|_| ()).await.at(Stage::Start)?;
-    report.phase("start and replay", begun.elapsed().as_secs_f64());
-    let recovered = recovered
-        .context("the server of the drill was not started")
-        .at(Stage::Start)?;
+    let server = restored(
+        settings,
+        planner.cluster(),
+        plan,
+        scratch,
+        &mut report.phases,
+    )
+    .await?;
+    report
+        .checks
+        .extend(missing_libraries(&server.missing_libraries));
 
     let begun = Instant::now();
-    report.checks.push(stopped_as_planned(&recovered));
-    look(settings, options, &recovered, report)
+    report.checks.push(stopped_as_planned(&server.recovered));
+    look(settings, options, &server, report)
         .await
         .at(Stage::Start)?;
     report.phase("checks", begun.elapsed().as_secs_f64());
     Ok(())
 }
 
-/// The server lets everybody in who reaches its socket: it must lie where only this user can go.
-fn private_socket(data: &Path) -> anyhow::Result<()> {
-    let unfit = data.to_str().map_or(Some("is no text"), |path| {
-        copy_settings::unfit_for_sockets(path, u16::MAX)
-    });
-    match unfit {
-        None => Ok(()),
-        Some(why) => {
-            let error = anyhow!(
-                "no socket can lie in \"{}\": the path {why}",
-                data.display()
-            );
-            Err(with_hint(
-                error,
-                "name a folder with a short and plain path in `drill.folder`",
-            ))
-        }
-    }
-}
-
-/// Gives the server its settings; what it does without.
-fn set_up(
-    settings: &Settings,
-    scratch: &Scratch,
-    programs: &Path,
-) -> anyhow::Result<Option<Check>> {
-    let libraries = programs::configured(programs, &scratch.data(), "shared_preload_libraries")?;
-    let missing = configure(scratch, programs, settings.drill.memory, &libraries)?;
+fn missing_libraries(missing: &[String]) -> Option<Check> {
     let seen = || format!("not installed here: {}", missing.join(", "));
-    Ok((!missing.is_empty())
-        .then(|| checks::check("preload libraries", Verdict::CouldNotRun, seen())))
+    (!missing.is_empty()).then(|| checks::check("preload libraries", Verdict::CouldNotRun, seen()))
 }
 
 async fn plan(
@@ -288,26 +230,6 @@ async fn plan(
     }
 }
 
-/// Beside everything, with tablespaces in the drill's folder, promoted so that checks can make what they need.
-fn order(plan: &RecoveryPlan, scratch: &Scratch, programs: &Path) -> Order {
-    let made = plan.backup.tablespaces.iter().map(|tablespace| Relocation {
-        old: tablespace.oid.to_string(),
-        new: scratch.join(&format!("tablespace-{}", tablespace.oid)),
-    });
-    Order {
-        to_dir: Some(scratch.data()),
-        relocations: made.collect(),
-        action: TargetAction::Promote,
-        keep_archiving: false,
-        check_space: true,
-        thaw: false,
-        start: Some(StartOptions {
-            programs: Some(programs.to_path_buf()),
-            port: None,
-        }),
-    }
-}
-
 fn stopped_as_planned(recovered: &Recovered) -> Check {
     let name = "stopped as planned";
     match (recovered.doubts.is_empty(), &recovered.stopped) {
@@ -322,18 +244,11 @@ fn stopped_as_planned(recovered: &Recovered) -> Check {
 async fn look(
     settings: &Settings,
     options: &DrillOptions,
-    recovered: &Recovered,
+    server: &RestoredServer,
     report: &mut DrillReport,
 ) -> anyhow::Result<()> {
-    let user = ConnInfo::from_process(settings.postgresql.dsn.expose())?.user;
-    let door = Door {
-        socket: recovered.socket_directory.clone(),
-        port: recovered.port,
-        user,
-        options: String::new(),
-    };
     let budget: Duration = settings.drill.budget;
-    let door = door.of_superuser("template1", budget).await?;
+    let door = server.door(settings, budget).await?;
     report
         .checks
         .extend(checks::all(&door, Instant::now() + budget).await);
