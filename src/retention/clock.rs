@@ -1,6 +1,8 @@
 //! How old items are, and how far that is believed: clocks jump, and what was made under a wrong one must not make the
 //! rest old.
 
+use std::cmp::Ordering;
+
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 
 use super::item::{Holdings, Item};
@@ -31,6 +33,8 @@ pub(super) struct Made {
     /// Of a doubted item: within what lies before and behind it in the WAL.
     pub time: DateTime<Utc>,
     pub trust: Trust,
+    /// Of a doubted item: the place of the nearest that contradicts it.
+    pub witness: Option<usize>,
 }
 
 /// When each item was made, in their order; and whether this machine's clock may be wrong.
@@ -51,6 +55,7 @@ pub(super) fn made(holdings: &Holdings, paths: &Paths<'_>) -> (Vec<Made>, bool) 
         .map(|item| Made {
             time: item.time,
             trust: trust(item),
+            witness: None,
         })
         .collect();
     let mut judged = vec![false; made.len()];
@@ -70,15 +75,12 @@ pub(super) fn made(holdings: &Holdings, paths: &Paths<'_>) -> (Vec<Made>, bool) 
             .collect();
         order.sort_unstable();
         let times: Vec<DateTime<Utc>> = order.iter().map(|(_, time, _)| *time).collect();
-        for ((_, time, at), bounds) in order.iter().zip(bounds(&times)) {
-            if std::mem::replace(&mut judged[*at], true) {
-                continue;
-            }
-            let (from, to) = bounds;
-            if *time < from - SKEW || *time > to + SKEW {
+        for (nth, ((_, time, at), bounds)) in order.iter().zip(bounds(&times)).enumerate() {
+            if !std::mem::replace(&mut judged[*at], true) && bounds.doubts(*time) {
                 made[*at] = Made {
-                    time: (*time).clamp(from, to),
+                    time: (*time).clamp(bounds.from, bounds.to),
                     trust: Trust::Doubted,
+                    witness: nearest_against(&times, nth).map(|nth| order[nth].2),
                 };
             }
         }
@@ -86,36 +88,89 @@ pub(super) fn made(holdings: &Holdings, paths: &Paths<'_>) -> (Vec<Made>, bool) 
     (made, wrong)
 }
 
+/// Between which times a moment lies, as those tell that are believed; and whether others contradict it that may be right.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+    contested: bool,
+}
+
+impl Bounds {
+    fn doubts(&self, time: DateTime<Utc>) -> bool {
+        self.contested || time < self.from - SKEW || time > self.to + SKEW
+    }
+}
+
 /// For each of these times, which should ascend: between which it lies of those that do. The most days that ascend are
 /// believed, for old days have few items left.
-fn bounds(times: &[DateTime<Utc>]) -> Vec<(DateTime<Utc>, DateTime<Utc>)> {
+fn bounds(times: &[DateTime<Utc>]) -> Vec<Bounds> {
     let days: Vec<&[DateTime<Utc>]> = times
         .chunk_by(|a, b| a.date_naive() == b.date_naive())
         .collect();
     let starts: Vec<DateTime<Utc>> = days.iter().map(|day| day[0]).collect();
-    let believed = days
+    let ascending = ascending(&starts);
+    let contested = contested(&starts, &ascending);
+    let of_days = days.iter().zip(ascending.iter().zip(contested));
+    let of_times: Vec<(bool, bool)> = of_days
+        .flat_map(|(day, (ascends, contested))| day.iter().map(move |_| (*ascends, contested)))
+        .collect();
+    let mut bounds: Vec<Bounds> = of_times
         .iter()
-        .zip(ascending(&starts))
-        .flat_map(|(day, yes)| day.iter().map(move |_| yes));
-    let believed: Vec<bool> = believed.collect();
-    let (mut from, mut to) = (
-        DateTime::<Utc>::MIN_UTC + SKEW,
-        DateTime::<Utc>::MAX_UTC - SKEW,
-    );
-    let mut bounds = vec![(from, to); times.len()];
-    for at in 0..times.len() {
-        bounds[at].0 = from;
-        from = if believed[at] {
-            from.max(times[at])
+        .map(|(_, contested)| Bounds {
+            from: DateTime::<Utc>::MIN_UTC + SKEW,
+            to: DateTime::<Utc>::MAX_UTC - SKEW,
+            contested: *contested,
+        })
+        .collect();
+    let is_believed = |at: usize| matches!(of_times[at], (true, false));
+    for at in 1..times.len() {
+        let before = bounds[at - 1].from;
+        bounds[at].from = if is_believed(at - 1) {
+            before.max(times[at - 1])
         } else {
-            from
+            before
         };
     }
+    let mut to = DateTime::<Utc>::MAX_UTC - SKEW;
     for at in (0..times.len()).rev() {
-        bounds[at].1 = to.max(bounds[at].0);
-        to = if believed[at] { to.min(times[at]) } else { to };
+        bounds[at].to = to.max(bounds[at].from);
+        to = if is_believed(at) {
+            to.min(times[at])
+        } else {
+            to
+        };
     }
     bounds
+}
+
+/// Whether the times at two places contradict each other.
+fn contradicts(times: &[DateTime<Utc>], at: usize, other: usize) -> bool {
+    match at.cmp(&other) {
+        Ordering::Less => times[at] > times[other] + SKEW,
+        _ => times[at] + SKEW < times[other],
+    }
+}
+
+/// The nearest place whose time contradicts this one's.
+fn nearest_against(times: &[DateTime<Utc>], at: usize) -> Option<usize> {
+    let against = (0..times.len()).filter(|other| contradicts(times, *other, at));
+    against.min_by_key(|other| other.abs_diff(at))
+}
+
+/// Which of the days that ascend are contradicted by one that too few of them contradict to be sure that it is wrong.
+fn contested(starts: &[DateTime<Utc>], ascending: &[bool]) -> Vec<bool> {
+    let mut contested = vec![false; starts.len()];
+    for odd in (0..starts.len()).filter(|at| !ascending[*at]) {
+        let against =
+            (0..starts.len()).filter(|at| ascending[*at] && contradicts(starts, *at, odd));
+        let against: Vec<usize> = against.take(DAYS_TO_BELIEVE).collect();
+        if against.len() < DAYS_TO_BELIEVE {
+            contested[odd] = true;
+            against.into_iter().for_each(|at| contested[at] = true);
+        }
+    }
+    contested
 }
 
 /// Which of these belong to the longest of their ascending parts.
@@ -191,28 +246,34 @@ mod tests {
         );
     }
 
+    fn doubted(days: &[i64]) -> Vec<i64> {
+        let times: Vec<_> = days.iter().map(|at| day(*at)).collect();
+        let bounds = bounds(&times).into_iter().enumerate();
+        let doubted = bounds.filter(|(at, bounds)| bounds.doubts(times[*at]));
+        doubted.map(|(at, _)| days[at]).collect()
+    }
+
     #[test]
     fn most_items_tell_whose_clock_was_wrong() {
-        let doubted = |days: &[i64]| {
-            let times: Vec<_> = days.iter().map(|at| day(*at)).collect();
-            let outside = |(at, (from, to)): (usize, (DateTime<Utc>, DateTime<Utc>))| {
-                (times[at] < from || times[at] > to).then_some(days[at])
-            };
-            bounds(&times)
-                .into_iter()
-                .enumerate()
-                .filter_map(outside)
-                .collect::<Vec<_>>()
-        };
         assert_eq!(doubted(&[1, 2, 3, 3, 4]), [0; 0]);
-        assert_eq!(doubted(&[1, 2, 900, 3, 4]), [900]);
+        assert_eq!(doubted(&[1, 2, 900, 3, 4, 5]), [900]);
         assert_eq!(doubted(&[1, 2, 900, 901, 3, 4, 5]), [900, 901]);
         assert_eq!(
-            doubted(&[1, 2, 900, 900, 900, 3, 4]),
+            doubted(&[1, 2, 900, 900, 900, 3, 4, 5]),
             [900, 900, 900],
             "days count"
         );
         assert_eq!(doubted(&[400, 401, 402, 1, 2, 403]), [1, 2]);
-        assert_eq!(doubted(&[400, 401, 1]), [1]);
+    }
+
+    #[test]
+    fn fewer_than_three_days_prove_nobody_wrong() {
+        assert_eq!(doubted(&[1, 2, 900, 3, 4]), [900, 3, 4]);
+        assert_eq!(doubted(&[400, 401, 1]), [400, 401, 1]);
+        assert_eq!(
+            doubted(&[1, 2, 90, 60, 61, 150, 151, 152]),
+            [90, 60, 61],
+            "two days that a slow clock made against the one before"
+        );
     }
 }

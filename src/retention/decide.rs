@@ -27,6 +27,7 @@ pub fn decide(holdings: &Holdings, policy: &Policy) -> Plan {
     let begins = base.map(|base| windows(base, policy, &paths, &mut keep));
     keep.pinned(holdings, &series);
     keep.leased(holdings);
+    keep.witnesses(&made);
     keep.needed();
     let mut needed = match base.and_then(Series::newest) {
         _ if clock_wrong => paths.all(WalReason::ClockWrong),
@@ -213,6 +214,18 @@ impl<'a> Keeping<'a> {
                         },
                     );
                 }
+            }
+        }
+    }
+
+    /// Keeps what shows that the time of a kept one is in doubt: without it that one would take the place of another.
+    fn witnesses(&mut self, made: &[Made]) {
+        for (at, made) in made.iter().enumerate() {
+            if let Some(witness) = made.witness
+                && !self.reasons[at].is_empty()
+            {
+                let item = self.items[at].id.clone();
+                self.add(witness, KeepReason::Contradicts { item });
             }
         }
     }

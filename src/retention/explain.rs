@@ -30,7 +30,8 @@ impl fmt::Display for KeepReason {
             Self::NotReplaced => f.write_str("bad, but nothing good is newer"),
             Self::Examine => f.write_str("bad, kept for a week to be looked at"),
             Self::Ahead => f.write_str("later than the reference time"),
-            Self::ClockDoubted => f.write_str("its clock was wrong"),
+            Self::ClockDoubted => f.write_str("its clock may have been wrong"),
+            Self::Contradicts { item } => write!(f, "shows that the time of {item} is in doubt"),
             Self::ClockWrong => f.write_str("this machine's clock may be wrong"),
             Self::PathUnknown { timeline } => {
                 write!(f, "where timeline {timeline} comes from is not known")

@@ -43,6 +43,8 @@ pub enum KeepReason {
     Ahead,
     /// Something older by its time comes later in the WAL: when it was made is not known.
     ClockDoubted,
+    /// Its time contradicts that item's, which would be believed without it.
+    Contradicts { item: ItemId },
     /// Several items are later than this machine's clock, which therefore may be wrong: nothing goes.
     ClockWrong,
     /// A history file cannot be read: which base backups a timeline needs is not known.
@@ -243,11 +245,6 @@ impl Deletions {
     pub fn digest(&self) -> PlanDigest {
         let hash = blake3::hash(self.text().as_bytes());
         PlanDigest(hash.to_hex()[..PlanDigest::DIGITS].to_string())
-    }
-
-    /// The items in an order in which they may go one by one: what others need goes after those, which are newer.
-    pub fn items_in_order(&self) -> impl Iterator<Item = &ItemId> + '_ {
-        self.items.iter().rev()
     }
 
     /// What a newer decision deletes, too: what came to be needed since stays.

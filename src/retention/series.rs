@@ -28,8 +28,8 @@ struct Chosen<'a> {
     firsts: BTreeMap<i64, Member<'a>>,
     /// The oldest period of which the tier keeps something.
     oldest: i64,
-    /// Doubted ones that would be the first of their periods if their own times were right.
-    maybe: BTreeMap<i64, Member<'a>>,
+    /// Doubted ones that would be the first of their periods if their own times were right, and those of the others wrong.
+    maybe: Vec<Member<'a>>,
 }
 
 /// The items of one series.
@@ -49,8 +49,15 @@ impl<'a> Series<'a> {
         let is_good =
             |member: &&Member<'_>| member.item.is_good() && member.made.trust != Trust::Ahead;
         let mut good: Vec<Member<'a>> = members.iter().filter(is_good).copied().collect();
-        let times: Vec<DateTime<Utc>> = good.iter().map(|member| member.made.time).collect();
-        good.truncate(clock::believed(&times, policy.longest_gap()));
+        // Where a doubted one was put is no evidence that a jump was none.
+        let sure = good
+            .iter()
+            .filter(|member| member.made.trust == Trust::Sure)
+            .map(|member| member.made.time);
+        let sure: Vec<DateTime<Utc>> = sure.collect();
+        let believed = clock::believed(&sure, policy.longest_gap());
+        let reference = sure[..believed].last();
+        good.retain(|member| Some(&member.made.time) <= reference);
         let tiers = policy
             .tiers
             .iter()
@@ -83,8 +90,9 @@ impl<'a> Series<'a> {
     /// All reasons to keep an item of the series, with its place among all items.
     pub fn reasons(&self) -> Vec<(usize, KeepReason)> {
         let by_tiers = self.tiers.iter().flat_map(|chosen| {
-            let kept = chosen.firsts.range(chosen.oldest..).chain(&chosen.maybe);
-            kept.map(|(_, first)| (first.at, KeepReason::Tier { tier: chosen.tier }))
+            let firsts = chosen.firsts.range(chosen.oldest..);
+            let kept = firsts.map(|(_, first)| first).chain(&chosen.maybe);
+            kept.map(|first| (first.at, KeepReason::Tier { tier: chosen.tier }))
         });
         // A doubted one may be as new as it seems: it counts, and takes the place of none that surely is.
         let is_sure = |member: &&Member<'_>| member.made.trust == Trust::Sure;
@@ -172,20 +180,15 @@ impl<'a> Chosen<'a> {
         let last = good
             .last()
             .map_or(i64::MIN, |newest| tier.period(newest.made.time, zone));
-        let mut maybe: BTreeMap<i64, Member<'a>> = BTreeMap::new();
-        for member in good
-            .iter()
-            .filter(|member| member.made.trust == Trust::Doubted)
-        {
+        let may_be_first = |member: &&Member<'_>| {
             let period = period(member);
-            let is_earlier = |first: &Member<'_>| member.item.time < first.item.time;
-            if (oldest..=last).contains(&period)
-                && firsts.get(&period).is_none_or(is_earlier)
-                && maybe.get(&period).is_none_or(is_earlier)
-            {
-                maybe.insert(period, *member);
-            }
-        }
+            member.made.trust == Trust::Doubted
+                && (oldest..=last).contains(&period)
+                && firsts
+                    .get(&period)
+                    .is_none_or(|first| member.item.time < first.item.time)
+        };
+        let maybe = good.iter().filter(may_be_first).copied().collect();
         Self {
             tier,
             firsts,

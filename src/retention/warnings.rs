@@ -41,7 +41,7 @@ pub(super) fn warnings(
         }
         if reasons.contains(&KeepReason::ClockDoubted) {
             warnings.push(format!(
-                "{} precedes an earlier item in the WAL: a clock was wrong",
+                "{} contradicts other items, which lie before or behind it in the WAL: a clock was wrong",
                 item.id
             ));
         }
