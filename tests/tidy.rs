@@ -261,6 +261,7 @@ const ORDER: &[&str] = &[
     "expiry",
     "planning",
     "drill",
+    "recover",
     "lifecycle",
     "check",
 ];

@@ -20,6 +20,7 @@ mod lifecycle;
 mod output;
 mod planning;
 mod progress;
+mod recover;
 mod repo;
 mod restore;
 mod retention;
@@ -164,6 +165,8 @@ enum Verb {
     Target(target::Args),
     /// Restore a cluster to a moment, beside the original.
     Restore(restore::Args),
+    /// Bring one table back as it was, beside the present one; show how rows differ, and put back what is missing.
+    Recover(recover::Args),
     /// Keep what the policy says, and delete the rest safely.
     Retention(retention::Args),
     /// List, show, run and cancel jobs: what runs by itself.
@@ -270,6 +273,7 @@ fn wait_for(context: &Context, verb: Verb, own: OwnFormat) -> anyhow::Result<Exi
         Verb::Find(args) => waits!(block_on, find::run(&args)),
         Verb::Target(args) => waits!(block_on, target::run(&args)),
         Verb::Restore(args) => waits!(block_on, restore::run(args)),
+        Verb::Recover(args) => waits!(block_on, recover::run(args)),
         Verb::Retention(args) => waits!(block_on, retention::run(args)),
         Verb::Jobs(args) => waits!(block_on, jobs::run(args)),
         Verb::Evidence(args) => waits!(block_on, evidence::run(&args, own)),

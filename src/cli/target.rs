@@ -45,7 +45,9 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
             let settings = plan.settings.clone();
             render::dry_run(context.format, &plan, None, &settings)
         }
-        Err(unreachable) => render::refusal(context.format, &unreachable, None),
+        Err(unreachable) => render::refusal(context.format, &unreachable, &|arguments| {
+            format!("walden restore {arguments}")
+        }),
     }
 }
 

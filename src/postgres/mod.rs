@@ -24,6 +24,7 @@ pub mod overview;
 pub mod planning;
 pub mod promotion;
 pub mod protection;
+pub mod recover;
 pub mod replication;
 pub mod repository;
 pub mod restore;

@@ -25,6 +25,7 @@ mod left_out;
 mod oracle;
 mod owner;
 mod place;
+mod recover;
 mod replication;
 mod repo;
 mod restore;

@@ -26,6 +26,7 @@ use crate::api::RecoveryTarget;
 use crate::error::Hint;
 use crate::evidence::record::Act;
 use crate::plain::counted;
+use crate::postgres::command_line::shell_word;
 use crate::postgres::restore::Restored;
 use crate::postgres::restore::files::RestoreProgress;
 use crate::postgres::restore::job::{Order, RestoreJob, StartOptions};
@@ -121,7 +122,11 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     let plan = match planner.decide(&request).await? {
         Ok(plan) => plan,
         Err(unreachable) => {
-            return render::refusal(context.format, &unreachable, args.to_dir.as_deref());
+            let to_dir = args.to_dir.as_deref().map(Path::to_string_lossy);
+            let to_dir = to_dir.map(|folder| format!(" --to-dir {}", shell_word(&folder)));
+            let to_dir = to_dir.unwrap_or_default();
+            let command = |arguments: &str| format!("walden restore {arguments}{to_dir}");
+            return render::refusal(context.format, &unreachable, &command);
         }
     };
     let mut job = RestoreJob::new(&context.settings, planner.cluster(), plan, args.order())?;

@@ -11,7 +11,7 @@ use crate::plain::{counted, plain};
 use crate::postgres::catalog::{
     Neighbours, RecoveryPlan, Transaction, Unreachable, postgresql_time,
 };
-use crate::postgres::command_line::{for_people, shell_word};
+use crate::postgres::command_line::for_people;
 use crate::postgres::restore::Restored;
 use crate::postgres::restore::configuration::ArchivingConfig;
 use crate::postgres::restore::destination::Destination;
@@ -27,11 +27,11 @@ struct PlanOutput {
     all_settings: Vec<Setting>,
 }
 
-/// Prints why a target cannot be reached, and what can, as commands that restore to the same folder.
+/// Prints why a target cannot be reached, and what can. `command` asks for a moment by these arguments.
 pub fn refusal(
     format: Format,
     refused: &Unreachable,
-    to_dir: Option<&Path>,
+    command: &dyn Fn(&str) -> String,
 ) -> anyhow::Result<Exit> {
     if format == Format::Json {
         print_json(&RecoveryTarget::from(refused))?;
@@ -43,16 +43,12 @@ pub fn refusal(
     for note in &refused.notes {
         eprintln!("NOTE: {}", plain(note));
     }
-    let to_dir = to_dir
-        .map(|path| format!(" --to-dir {}", shell_word(&path.to_string_lossy())))
-        .unwrap_or_default();
     for (when, nearest) in [
         ("before", &refused.nearest_before),
         ("after", &refused.nearest_after),
     ] {
         if let Some(nearest) = nearest {
-            let (words, arguments) = (&nearest.words, nearest.request.arguments());
-            let command = format!("walden restore {arguments}{to_dir}");
+            let (words, command) = (&nearest.words, command(&nearest.request.arguments()));
             eprintln!(
                 "HINT: nearest reachable moment {when}: {}: {}",
                 plain(words),

@@ -58,8 +58,14 @@ pub fn select(entries: &[TocEntry], tables: &[String]) -> Result<BTreeSet<i64>, 
     if !missing.is_empty() {
         return Err(missing);
     }
-    while selection.attach(entries) {}
-    Ok(selection.chosen)
+    Ok(selection.with_attached(entries))
+}
+
+/// These entries with all that they need and all that is attached to them.
+pub fn around(entries: &[TocEntry], wanted: &BTreeSet<i64>) -> BTreeSet<i64> {
+    let mut selection = Selection::of(entries);
+    wanted.iter().for_each(|id| selection.add(*id));
+    selection.with_attached(entries)
 }
 
 /// Whether `TABLE` or `SCHEMA.TABLE` means this entry.
@@ -87,6 +93,11 @@ impl<'a> Selection<'a> {
             by_id: by_id.collect(),
             chosen: BTreeSet::new(),
         }
+    }
+
+    fn with_attached(mut self, entries: &[TocEntry]) -> BTreeSet<i64> {
+        while self.attach(entries) {}
+        self.chosen
     }
 
     /// Chooses an entry and all that it needs.

@@ -33,6 +33,7 @@ pub struct Connection {
     pub(super) checksums_unverified: bool,
     parameters: BTreeMap<String, String>,
     server: String,
+    encrypted: bool,
     version: u32,
     mode: Mode,
 }
@@ -114,6 +115,7 @@ impl Connection {
             checksums_unverified: false,
             parameters,
             server: attempt.server.clone(),
+            encrypted: attempt.encrypted,
             version,
             mode,
         };
@@ -186,6 +188,11 @@ impl Connection {
     /// Where the server is, for messages: `host "…" port …` or `socket "…"`.
     pub fn server(&self) -> &str {
         &self.server
+    }
+
+    /// Whether it goes by TLS.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.encrypted
     }
 
     /// The mode that the start-up packet asked for.
@@ -397,6 +404,7 @@ impl Connection {
             checksums_unverified: false,
             parameters: BTreeMap::new(),
             server: "socket pair".to_owned(),
+            encrypted: false,
             version,
             mode: Mode::Physical,
         };

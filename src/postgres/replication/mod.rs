@@ -1,9 +1,10 @@
 //! Connections to PostgreSQL: the replication protocol, and SQL by the simple query protocol.
 //!
 //! `messages` is pure; `wire` moves bytes; `startup` makes a session of an address; `connection`, `commands` and
-//! `base_backup` are what callers use.
+//! `base_backup` are what callers use; `client` has sessions of tokio-postgres, which know parameters and COPY.
 
 mod base_backup;
+mod client;
 mod commands;
 mod connection;
 pub mod conninfo;
@@ -19,6 +20,7 @@ pub use base_backup::{
     BackupEvent, BackupOptions, BackupPosition, BaseBackup, Checkpoint, ChecksumFailures,
     Tablespace,
 };
+pub use client::{SqlClient, sql_client};
 pub use commands::SystemIdentity;
 pub use connection::Connection;
 pub use conninfo::{ConnInfo, ResolveConnInfo};

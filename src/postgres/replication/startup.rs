@@ -109,6 +109,32 @@ pub(super) async fn open(
     Err(failure.unwrap_or_else(none))
 }
 
+/// A socket to a host on which nothing was said yet, but for TLS.
+pub(super) async fn socket(
+    info: &ConnInfo,
+    host: &Host,
+    encrypted: bool,
+) -> Result<Stream, ConnectError> {
+    let mode = Mode::Sql;
+    let start = Startup { info, host, mode };
+    let encryption = match encrypted {
+        true => Encryption::Required,
+        false => Encryption::Never,
+    };
+    let connected = async {
+        let mut failure = ConnectErrorKind::NoServer(io::ErrorKind::NotFound.into());
+        for place in start.places().await? {
+            match start.connect(&place, encryption).await {
+                Err(error) => failure = error,
+                done => return done,
+            }
+        }
+        Err(failure)
+    };
+    let connected = start.within(connected).await;
+    connected.map_err(|reason| start.error(reason, encrypted))
+}
+
 impl Startup<'_> {
     fn error(&self, reason: ConnectErrorKind, encrypted: bool) -> ConnectError {
         ConnectError {

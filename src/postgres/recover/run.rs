@@ -1,0 +1,252 @@
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+
+use super::after::After;
+use super::definitions::{self, steps};
+use super::load::{self, Load, Loaded};
+use super::names::QualifiedName;
+use super::options::{Clock, RecoverOptions};
+use super::rename::{NamedKind, Rename, default_name, renames};
+use super::report::TableRecovery;
+use super::sessions::{Said, forget_timeouts, present, private};
+use super::source::SourceTable;
+use crate::config::Settings;
+use crate::evidence::record::Phase;
+use crate::postgres::catalog::RecoveryPlan;
+use crate::postgres::cluster::Cluster;
+use crate::postgres::drill::database::{Door, Session};
+use crate::postgres::drill::restored::{Ended, restored};
+use crate::postgres::drill::scratch::{Scratch, remove_leftovers};
+use crate::postgres::dump_restore::sql::literal;
+use crate::postgres::dump_restore::toc::Toc;
+use crate::postgres::replication::{ConnInfo, SqlClient, sql_client};
+use crate::postgres::types::MajorVersion;
+
+/// What holds the table as it was: a server of this machine that nobody else reaches.
+struct PrivateServer<'a> {
+    door: Door,
+    major: MajorVersion,
+    programs: &'a Path,
+    /// What it holds, and what was restored for that.
+    from: String,
+    way: &'static str,
+}
+
+/// Where the table goes, and where it was.
+struct Places {
+    info: ConnInfo,
+    database: String,
+}
+
+const WHOLE: &str = "the whole cluster: replay needs the files of all databases";
+/// How long opening the way into the private server may take.
+const QUESTION: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Restores by a plan, takes the table out of it and loads it. What is made on this machine is removed, however it ends.
+pub async fn recover(
+    settings: &Settings,
+    cluster: Cluster,
+    plan: RecoveryPlan,
+    options: &RecoverOptions,
+    phases: &mut Vec<Phase>,
+) -> anyhow::Result<TableRecovery> {
+    let places = Places::of(settings, options)?;
+    // A long restore is not made in vain.
+    drop(places.open().await?);
+    let parent = &settings.drill.folder;
+    remove_leftovers(parent).await?;
+    let scratch = Scratch::make(parent)?;
+    let done = async {
+        let from = format!("{}, from backup {}", plan.target, plan.backup.id);
+        let major = plan.backup.major;
+        let server = restored(settings, cluster, plan, &scratch, phases).await;
+        let server = server.map_err(|Ended(_, error)| error)?;
+        let doubts = &server.recovered.doubts;
+        ensure!(
+            doubts.is_empty(),
+            "the restored server did not stop where it should have: {}",
+            doubts.join("; ")
+        );
+        let private = PrivateServer {
+            door: server.door(settings, QUESTION).await?,
+            major,
+            programs: &server.recovered.programs,
+            from,
+            way: WHOLE,
+        };
+        take_over(settings, private, &places, options, phases).await
+    };
+    let done = done.await;
+    let removed = scratch.remove().await;
+    let report = done?;
+    // The table is there: that something stays on this machine takes nothing from it.
+    if let Err(error) = removed {
+        tracing::warn!(
+            "what was restored for it is not removed: {error:#}. The next recovery or drill tries again"
+        );
+    }
+    Ok(report)
+}
+
+impl Places {
+    fn of(settings: &Settings, options: &RecoverOptions) -> anyhow::Result<Self> {
+        let mut info = ConnInfo::from_process(settings.postgresql.dsn.expose())?;
+        let database = options.database.clone();
+        let database = database.unwrap_or_else(|| info.database.clone());
+        match options.into.as_deref() {
+            None => info.database.clone_from(&database),
+            Some(into) if into.contains('=') || into.contains("://") => {
+                info = ConnInfo::from_process(into).context("--into cannot be read")?;
+            }
+            Some(into) => info.database = into.into(),
+        }
+        Ok(Self { info, database })
+    }
+
+    async fn open(&self) -> anyhow::Result<SqlClient> {
+        let session = sql_client(&self.info, &present()).await?;
+        forget_timeouts(&session.client).await?;
+        Ok(session)
+    }
+}
+
+/// What the private server said, when the table has its new name there.
+struct Prepared {
+    source: SourceTable,
+    renames: Vec<Rename>,
+    toc: Toc,
+}
+
+/// From the private server to the report.
+async fn take_over(
+    settings: &Settings,
+    mut server: PrivateServer<'_>,
+    places: &Places,
+    options: &RecoverOptions,
+    phases: &mut Vec<Phase>,
+) -> anyhow::Result<TableRecovery> {
+    let begun = Instant::now();
+    let mut clock = Clock { phases, begun };
+    server.door.options = private();
+    let database = &places.database;
+    let from = server.door.open(database).await;
+    let from = from.with_context(|| {
+        format!("database \"{database}\" cannot be read as it was at that moment")
+    })?;
+    forget_timeouts(&from.client).await?;
+    let mut to = places.open().await?;
+    let Prepared {
+        source,
+        renames,
+        toc,
+    } = prepare(settings, &server, &from, &to, database, options).await?;
+    clock.end("definitions");
+    let loaded = load(&from, &mut to, &source, &renames, &toc, options).await?;
+    drop(from);
+    clock.end("load");
+    let new = renames.first().map(|root| root.new.clone());
+    let new = new.context("a table has a name")?;
+    let what = format!("the rows are in \"{new}\", but what followed failed");
+    let after = After {
+        source: &source,
+        renames: &renames,
+        loaded,
+        new,
+        options,
+    };
+    let outcome = after.outcome(&mut to, &mut clock).await.context(what)?;
+    Ok(TableRecovery {
+        database: places.info.database.clone(),
+        from: server.from,
+        way: server.way.into(),
+        server: to.server.clone(),
+        table: source.name.clone(),
+        outcome,
+        phases: clock.phases.clone(),
+    })
+}
+
+async fn prepare(
+    settings: &Settings,
+    server: &PrivateServer<'_>,
+    from: &Session,
+    to: &SqlClient,
+    database: &str,
+    options: &RecoverOptions,
+) -> anyhow::Result<Prepared> {
+    let source = SourceTable::read(&from.client, &options.table, database).await?;
+    let renames = new_names(&source, to, options).await?;
+    set_apart(from, &source, &renames).await?;
+    let programs = definitions::programs(settings, server.programs, server.major).await?;
+    let toc = definitions::definitions(&programs, &server.door, database).await?;
+    Ok(Prepared {
+        source,
+        renames,
+        toc,
+    })
+}
+
+async fn load(
+    from: &Session,
+    to: &mut SqlClient,
+    source: &SourceTable,
+    renames: &[Rename],
+    toc: &Toc,
+    options: &RecoverOptions,
+) -> anyhow::Result<Loaded> {
+    let of_kind = |kind| -> BTreeSet<QualifiedName> {
+        let of_kind = renames.iter().filter(|rename| rename.kind == kind);
+        of_kind.map(|rename| rename.new.clone()).collect()
+    };
+    let (tables, sequences) = (of_kind(NamedKind::Table), of_kind(NamedKind::Sequence));
+    let work = Load {
+        source,
+        renames,
+        steps: steps(&toc.entries, &tables, &sequences, options.rows_only),
+        condition: options.condition.as_deref(),
+        rows_only: options.rows_only,
+    };
+    work.load(&from.client, &mut to.client).await
+}
+
+/// Names that are free in both places.
+async fn new_names(
+    source: &SourceTable,
+    to: &SqlClient,
+    options: &RecoverOptions,
+) -> anyhow::Result<Vec<Rename>> {
+    let schemas: BTreeSet<&str> = source
+        .named
+        .iter()
+        .map(|(_, name)| name.schema.as_str())
+        .collect();
+    let schemas: Vec<&str> = schemas.into_iter().collect();
+    let taken = load::taken(&to.client, &schemas).await?;
+    let new_name = options.new_name.clone();
+    let new_name = new_name.unwrap_or_else(|| default_name(&source.name.name));
+    load::refuse_taken(&source.name.beside(&new_name), &taken)?;
+    Ok(renames(&source.named, &new_name, taken))
+}
+
+/// Makes the table stand alone under its new name, where only this looks.
+async fn set_apart(from: &Session, source: &SourceTable, renames: &[Rename]) -> anyhow::Result<()> {
+    let what = "the restored table cannot be prepared";
+    // A transaction that was prepared then may hold its lock.
+    let prepared = "select gid from pg_catalog.pg_prepared_xacts where database = pg_catalog.current_database()";
+    for row in from.client.query(prepared, &[]).await.said(what)? {
+        let gid = literal(row.get(0));
+        let sql = format!("ROLLBACK PREPARED {gid}");
+        from.client.batch_execute(&sql).await.said(what)?;
+    }
+    for sql in &source.detach {
+        from.client.batch_execute(sql).await.said(what)?;
+    }
+    // The table comes last: a part of it may have the name that it gets.
+    for rename in renames.iter().rev() {
+        from.client.batch_execute(&rename.sql()).await.said(what)?;
+    }
+    Ok(())
+}
