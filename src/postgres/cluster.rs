@@ -278,6 +278,46 @@ async fn read_description(
     Ok(Some(description))
 }
 
+/// Clusters in new repositories, for tests.
+#[cfg(test)]
+pub(crate) mod testing {
+    use std::sync::Arc;
+
+    use chrono::DateTime;
+
+    use super::{Cluster, ClusterDescription};
+    use crate::codec::seal;
+    use crate::postgres::catalog::testing;
+    use crate::repo::Repository;
+    use crate::storage::{Key, PutMode, PutOutcome, Storage};
+
+    /// The cluster of the catalog's facts for tests.
+    pub async fn cluster_in(storage: Arc<dyn Storage>) -> Cluster {
+        registered(storage, testing::cluster_description()).await
+    }
+
+    /// A cluster that is described so.
+    pub async fn registered(storage: Arc<dyn Storage>, description: ClusterDescription) -> Cluster {
+        let repository = Repository::init(storage, DateTime::UNIX_EPOCH).await;
+        let cluster = Cluster::register(repository.unwrap().0, description).await;
+        cluster.unwrap().0
+    }
+
+    /// Stores an object that was not there.
+    pub async fn put(cluster: &Cluster, key: &Key, bytes: Vec<u8>) {
+        let storage = cluster.repository.storage();
+        let outcome = storage.put(key, bytes.into(), PutMode::CreateOnly).await;
+        assert_eq!(outcome.unwrap(), PutOutcome::Stored);
+    }
+
+    /// An object with a header.
+    pub fn sealed(kind: &str, about: &impl serde::Serialize, content: &str) -> Vec<u8> {
+        let (mut bytes, size) = (content.as_bytes(), content.len() as u64);
+        let sealed = seal(kind, about, &mut bytes, size, 1).unwrap();
+        [sealed.envelope, sealed.body].concat()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;

@@ -42,36 +42,28 @@ pub(super) fn made(holdings: &Holdings, paths: &Paths<'_>) -> (Vec<Made>, bool) 
     let latest = holdings.now + SKEW;
     let is_ahead = |item: &&Item| item.is_good() && item.time > latest;
     let wrong = holdings.items.iter().filter(is_ahead).count() >= MOST_AHEAD;
-    let trust = |item: &Item| {
-        if item.time > latest {
-            Trust::Ahead
-        } else {
-            Trust::Sure
-        }
+    let by_itself = |item: &Item| Made {
+        time: item.time,
+        trust: match item.time > latest {
+            true => Trust::Ahead,
+            false => Trust::Sure,
+        },
+        witness: None,
     };
-    let mut made: Vec<Made> = holdings
-        .items
-        .iter()
-        .map(|item| Made {
-            time: item.time,
-            trust: trust(item),
-            witness: None,
-        })
-        .collect();
+    let mut made: Vec<Made> = holdings.items.iter().map(by_itself).collect();
     let mut judged = vec![false; made.len()];
     // An item is judged along the newest path that it lies on: what came after it has a say.
     for path in paths.newest_first() {
-        let on_path = |(at, item): (usize, &Item)| {
-            let place = item
-                .place()
-                .filter(|place| path.holds(place.timeline, place.lsn))?;
-            (made[at].trust != Trust::Ahead).then_some((place.lsn, item.time, at))
-        };
         let mut order: Vec<_> = holdings
             .items
             .iter()
             .enumerate()
-            .filter_map(on_path)
+            .filter(|(at, _)| made[*at].trust != Trust::Ahead)
+            .filter_map(|(at, item)| {
+                let place = item.place()?;
+                let holds = path.holds(place.timeline, place.lsn);
+                holds.then_some((place.lsn, item.time, at))
+            })
             .collect();
         order.sort_unstable();
         let times: Vec<DateTime<Utc>> = order.iter().map(|(_, time, _)| *time).collect();

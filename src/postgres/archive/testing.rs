@@ -8,9 +8,9 @@ use chrono::DateTime;
 
 use super::{Fetched, Fetcher, Pusher};
 use crate::postgres::catalog::{BackupDescription, ClusterDescription};
+use crate::postgres::cluster::testing::registered;
 use crate::postgres::cluster::{Cluster, describe_server};
 use crate::postgres::types::{MajorVersion, SegmentName, SegmentSize, SystemIdentifier};
-use crate::repo::Repository;
 use crate::storage::{PutMode, Storage};
 
 pub const SEGMENT: usize = 1 << 20;
@@ -56,13 +56,7 @@ pub fn with_bytes(mut content: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
 
 /// The cluster, registered in `storage`.
 pub async fn cluster_in(storage: Arc<dyn Storage>) -> Cluster {
-    let (repository, _) = Repository::init(storage, DateTime::UNIX_EPOCH)
-        .await
-        .unwrap();
-    Cluster::register(repository, cluster_description())
-        .await
-        .unwrap()
-        .0
+    registered(storage, cluster_description()).await
 }
 
 pub fn pusher(cluster: &Cluster) -> Pusher {

@@ -161,23 +161,14 @@ mod tests {
 
     use super::super::started::{ProcessIdentity, Started};
     use super::*;
-    use crate::postgres::catalog::testing;
+    use crate::postgres::cluster::testing::cluster_in;
     use crate::postgres::protection::{LeaseContent, LeaseKind, Needs, register_writer};
-    use crate::repo::Repository;
     use crate::storage::{MemoryStorage, PutMode, PutOutcome};
 
     const ID: &str = "20260101-000000Z";
 
     async fn cluster(storage: Arc<MemoryStorage>) -> (Cluster, BackupId) {
-        let repository = Repository::init(storage, DateTime::UNIX_EPOCH)
-            .await
-            .unwrap()
-            .0;
-        let cluster = Cluster::register(repository, testing::cluster_description())
-            .await
-            .unwrap()
-            .0;
-        (cluster, ID.parse().unwrap())
+        (cluster_in(storage).await, ID.parse().unwrap())
     }
 
     async fn put(cluster: &Cluster, key: &Key, content: Vec<u8>) {

@@ -1,46 +1,22 @@
 use std::sync::Arc;
 
-use chrono::DateTime;
-
 use super::*;
 use crate::codec::seal;
 use crate::postgres::backup::finish;
 use crate::postgres::catalog::testing;
-use crate::repo::Repository;
-use crate::storage::{MemoryStorage, PutMode};
+use crate::postgres::cluster::testing::{cluster_in, put, sealed};
+use crate::storage::MemoryStorage;
 
 const FIRST: &str = "20260101-000000Z";
 const SECOND: &str = "20260102-000000Z";
 
 async fn cluster() -> Cluster {
-    let storage = Arc::new(MemoryStorage::default());
-    let repository = Repository::init(storage, DateTime::UNIX_EPOCH)
-        .await
-        .unwrap()
-        .0;
-    Cluster::register(repository, testing::cluster_description())
-        .await
-        .unwrap()
-        .0
-}
-
-async fn put(cluster: &Cluster, key: &Key, bytes: Vec<u8>) {
-    let _ = cluster
-        .repository
-        .storage()
-        .put(key, bytes.into(), PutMode::CreateOnly)
-        .await
-        .unwrap();
+    cluster_in(Arc::new(MemoryStorage::default())).await
 }
 
 async fn put_manifest(cluster: &Cluster, backup: &BackupDescription) {
-    let sealed = seal(manifest::KIND, backup, &mut &b""[..], 0, 1).unwrap();
-    put(
-        cluster,
-        &cluster.layout.manifest(&backup.id),
-        [sealed.envelope, sealed.body].concat(),
-    )
-    .await;
+    let key = cluster.layout.manifest(&backup.id);
+    put(cluster, &key, sealed(manifest::KIND, backup, "")).await;
 }
 
 #[tokio::test]

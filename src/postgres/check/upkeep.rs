@@ -147,7 +147,8 @@ mod tests {
 
     use super::*;
     use crate::config::testing::defaults;
-    use crate::postgres::dump::testing::{cluster_in, id, store};
+    use crate::postgres::cluster::testing::cluster_in;
+    use crate::postgres::dump::testing::{id, store};
     use crate::postgres::layout::DumpKind;
     use crate::storage::MemoryStorage;
 

@@ -122,8 +122,9 @@ mod tests {
     use std::time::Duration;
 
     use super::super::list::list;
-    use super::super::testing::{cluster_in, id, put};
+    use super::super::testing::{id, put};
     use super::*;
+    use crate::postgres::cluster::testing::cluster_in;
     use crate::postgres::layout::DumpKind;
     use crate::postgres::protection::{LeaseContent, LeaseKind, Needs, register_writer};
     use crate::storage::MemoryStorage;

@@ -65,8 +65,9 @@ mod tests {
 
     use super::*;
     use crate::error::one_line;
+    use crate::postgres::cluster::testing::cluster_in;
     use crate::postgres::dump::list::list;
-    use crate::postgres::dump::testing::{cluster_in, id, store};
+    use crate::postgres::dump::testing::{id, store};
     use crate::postgres::layout::DumpKind;
     use crate::postgres::protection::{LeaseContent, LeaseKind, Needs, Pin, pin, register, unpin};
     use crate::storage::MemoryStorage;

@@ -1,9 +1,10 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::postgres::cluster::testing::cluster_in;
 use crate::postgres::dump::manifest::read_tables;
 use crate::postgres::dump::newest::NewestDumps;
-use crate::postgres::dump::testing::{cluster_in, id, manifest_of, put, store, table};
+use crate::postgres::dump::testing::{id, manifest_of, put, store, table};
 use crate::postgres::index::testing::Waiting;
 use crate::storage::counting::CountingStorage;
 use crate::storage::freezing::FreezingStorage;

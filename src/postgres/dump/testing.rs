@@ -1,32 +1,15 @@
 //! Small dumps in memory.
 
-use std::sync::Arc;
-
-use chrono::DateTime;
-
 use super::digest::Digests;
 use super::manifest::{
     DatabaseFacts, DumpManifest, DumpOptions, Globals, Snapshot, StoredObject, TableEntry,
 };
-use crate::postgres::catalog::testing;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{DumpFormat, DumpId, DumpKind, DumpName, DumpObject};
 use crate::postgres::types::Lsn;
-use crate::repo::Repository;
-use crate::storage::{Key, PutMode, PutOutcome, Storage};
+use crate::storage::{Key, PutMode, PutOutcome};
 
 const CONTENT: &str = "what pg_dump wrote, long enough to be damaged";
-
-pub async fn cluster_in(storage: Arc<dyn Storage>) -> Cluster {
-    let repository = Repository::init(storage, DateTime::UNIX_EPOCH)
-        .await
-        .unwrap()
-        .0;
-    Cluster::register(repository, testing::cluster_description())
-        .await
-        .unwrap()
-        .0
-}
 
 pub fn id(database: &str, time: &str, kind: DumpKind) -> DumpId {
     let time = format!("2026-01-31T{time}Z").parse().unwrap();

@@ -187,7 +187,8 @@ pub async fn lease(cluster: &Cluster, id: &DumpId) -> anyhow::Result<Option<Leas
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::postgres::dump::testing::{cluster_in, id, store};
+    use crate::postgres::cluster::testing::cluster_in;
+    use crate::postgres::dump::testing::{id, store};
     use crate::postgres::layout::DumpObject;
     use crate::repo::cold::{ThawProgress, ThawWait, thaw};
     use crate::storage::MemoryStorage;

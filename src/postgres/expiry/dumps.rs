@@ -76,8 +76,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::postgres::cluster::testing::cluster_in;
     use crate::postgres::dump::list::{list, read_all};
-    use crate::postgres::dump::testing::{cluster_in, id, store};
+    use crate::postgres::dump::testing::{id, store};
     use crate::postgres::layout::DumpKind;
     use crate::postgres::protection::{Needs, Pin, pin};
     use crate::retention::{Keep, KindPolicy, Tiers};

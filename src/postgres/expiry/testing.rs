@@ -16,6 +16,7 @@ use crate::postgres::backup::manifest;
 use crate::postgres::catalog::testing::{self, SEGMENT};
 use crate::postgres::catalog::{Facts, TimelinePath};
 use crate::postgres::cluster::Cluster;
+use crate::postgres::cluster::testing::cluster_in;
 use crate::postgres::layout::{BackupId, PackName};
 use crate::postgres::protection::{LeaseKind, Needs, leases};
 use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineId, WalFileName};
@@ -107,14 +108,7 @@ pub(super) fn beside(days: u64) -> WalFileName {
 /// A backup a day, for twelve days, and all WAL since the first.
 pub(super) async fn world() -> (Cluster, Arc<MemoryStorage>) {
     let storage = Arc::new(MemoryStorage::default());
-    let repository = Repository::init(storage.clone(), DateTime::UNIX_EPOCH)
-        .await
-        .unwrap()
-        .0;
-    let cluster = Cluster::register(repository, testing::cluster_description())
-        .await
-        .unwrap()
-        .0;
+    let cluster = cluster_in(storage.clone()).await;
     for number in begin(DAYS)..begin(0) + A_DAY {
         let name = WalFileName::Segment(segment(number));
         put(&*storage, &cluster.layout.wal(&name), b"wal".to_vec()).await;

@@ -261,24 +261,12 @@ impl<'a> NewestBackups<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::seal;
     use crate::postgres::backup::manifest;
     use crate::postgres::catalog::testing;
+    use crate::postgres::cluster::testing::{cluster_in, put, sealed};
     use crate::postgres::load::load_backups;
-    use crate::repo::Repository;
     use crate::storage::counting::CountingStorage;
     use crate::storage::{LocalStorage, MemoryStorage, PutMode, Storage};
-
-    async fn cluster_in(storage: Arc<dyn Storage>) -> Cluster {
-        let repository = Repository::init(storage, DateTime::UNIX_EPOCH)
-            .await
-            .unwrap()
-            .0;
-        Cluster::register(repository, testing::cluster_description())
-            .await
-            .unwrap()
-            .0
-    }
 
     fn id(number: usize) -> BackupId {
         BackupId::at(DateTime::UNIX_EPOCH + TimeDelta::hours(number as i64))
@@ -286,22 +274,11 @@ mod tests {
 
     async fn take(cluster: &Cluster, number: usize) {
         let backup = testing::backup(&id(number).to_string());
-        let sealed = seal(manifest::KIND, &backup, &mut &b""[..], 0, 1).unwrap();
-        put(
-            cluster,
-            &cluster.layout.manifest(&backup.id),
-            [sealed.envelope, sealed.body].concat(),
-        )
-        .await;
-    }
-
-    async fn put(cluster: &Cluster, key: &crate::storage::Key, object: Vec<u8>) {
-        let _ = cluster
-            .repository
-            .storage()
-            .put(key, object.into(), PutMode::Overwrite)
-            .await
-            .unwrap();
+        let key = cluster.layout.manifest(&backup.id);
+        let object = sealed(manifest::KIND, &backup, "");
+        let storage = cluster.repository.storage();
+        let put = storage.put(&key, object.into(), PutMode::Overwrite).await;
+        let _ = put.unwrap();
     }
 
     async fn delete(cluster: &Cluster, number: usize) {

@@ -6,74 +6,41 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chrono::DateTime;
 
 use super::*;
-use crate::codec::{Sealed, seal};
 use crate::postgres::catalog::testing;
+use crate::postgres::cluster::testing::{cluster_in, put, sealed};
 use crate::repo::Repository;
 use crate::storage::faulty::{CrashPoint, FaultyStorage, GarblingStorage};
 use crate::storage::{Body, IsOwnKey, ListEntry, MemoryStorage, PutMode, PutOutcome, Storage};
 
 async fn cluster() -> (Cluster, Arc<MemoryStorage>) {
     let storage = Arc::new(MemoryStorage::default());
-    let repository = Repository::init(storage.clone(), DateTime::UNIX_EPOCH)
-        .await
-        .unwrap()
-        .0;
-    (
-        Cluster::register(repository, testing::cluster_description())
-            .await
-            .unwrap()
-            .0,
-        storage,
-    )
-}
-
-fn sealed(kind: &str, about: &impl serde::Serialize, content: &str) -> Sealed {
-    seal(
-        kind,
-        about,
-        &mut content.as_bytes(),
-        content.len() as u64,
-        1,
-    )
-    .unwrap()
-}
-
-async fn put(storage: &MemoryStorage, key: &Key, bytes: Vec<u8>) {
-    let _ = storage
-        .put(key, bytes.into(), PutMode::CreateOnly)
-        .await
-        .unwrap();
-}
-
-fn whole(object: &Sealed) -> Vec<u8> {
-    [object.envelope.clone(), object.body.clone()].concat()
+    (cluster_in(storage.clone()).await, storage)
 }
 
 #[tokio::test]
 async fn complete_damaged_and_unfinished_backups_are_three_answers() {
-    let (cluster, storage) = cluster().await;
+    let (cluster, _) = cluster().await;
     let backup = testing::backup("20260102-000000Z");
     let object = sealed(BACKUP_KIND, &backup, "");
     put(
-        &storage,
+        &cluster,
         &cluster.layout.manifest(&backup.id),
-        whole(&object),
+        object.clone(),
     )
     .await;
     let cut: BackupId = "20260101-000000Z".parse().unwrap();
     put(
-        &storage,
+        &cluster,
         &cluster.layout.manifest(&cut),
-        whole(&object)[..50].to_vec(),
+        object[..50].to_vec(),
     )
     .await;
     let moved: BackupId = "20260103-000000Z".parse().unwrap();
-    put(&storage, &cluster.layout.manifest(&moved), whole(&object)).await;
+    put(&cluster, &cluster.layout.manifest(&moved), object.clone()).await;
     let started: BackupId = "20260104-000000Z".parse().unwrap();
-    put(&storage, &cluster.layout.started(&started), b"{}".to_vec()).await;
+    put(&cluster, &cluster.layout.started(&started), b"{}".to_vec()).await;
     let loaded = load_backups(&cluster).await.unwrap();
     assert_eq!(*loaded.complete, [backup]);
     assert_eq!(
@@ -98,15 +65,15 @@ async fn a_backup_whose_manifest_is_gone_is_unfinished_as_long_as_packs_of_it_ar
     let backup = testing::backup("20260102-000000Z");
     let object = sealed(BACKUP_KIND, &backup, "");
     put(
-        &storage,
+        &cluster,
         &cluster.layout.manifest(&backup.id),
-        whole(&object),
+        object.clone(),
     )
     .await;
     let pack = cluster
         .layout
         .pack(&format!("{}/pack-000001", backup.id).parse().unwrap());
-    put(&storage, &pack, b"x".to_vec()).await;
+    put(&cluster, &pack, b"x".to_vec()).await;
     assert_eq!(load(&cluster).await.unwrap().backups.len(), 1);
     storage
         .delete(&cluster.layout.manifest(&backup.id))
@@ -124,20 +91,20 @@ async fn of_histories_only_what_is_new_or_was_not_whole_is_read_again() {
     let (cluster, storage) = cluster().await;
     let (second, third) = (TimelineId(2), TimelineId(3));
     let key = |timeline| cluster.layout.wal(&WalFileName::History(timeline));
-    let history = whole(&sealed(
+    let history = sealed(
         WAL_KIND,
         &serde_json::json!({}),
         "1\t0/3000000\tno recovery target specified\n",
-    ));
-    put(&storage, &key(second), history.clone()).await;
-    put(&storage, &key(third), b"cut".to_vec()).await;
+    );
+    put(&cluster, &key(second), history.clone()).await;
+    put(&cluster, &key(third), b"cut".to_vec()).await;
     let mut loaded = load_histories(&cluster, &[second, third]).await.unwrap();
     assert_eq!((loaded.known.len(), loaded.damaged.len()), (1, 1));
     assert!(!loaded.damaged[&third].whole);
     let unreadable = "1\t0/3000000\tat restore point \"a\nb\"\n2\t0/5000000\tx\n";
-    let unreadable = whole(&sealed(WAL_KIND, &serde_json::json!({}), unreadable));
+    let unreadable = sealed(WAL_KIND, &serde_json::json!({}), unreadable);
     storage.delete(&key(third)).await.unwrap();
-    put(&storage, &key(third), unreadable).await;
+    put(&cluster, &key(third), unreadable).await;
     loaded.refresh(&cluster, &[second, third]).await.unwrap();
     assert!(loaded.damaged[&third].whole, "{:?}", loaded.damaged);
     let error = read_history(&cluster, third).await.unwrap_err();
@@ -152,7 +119,7 @@ async fn of_histories_only_what_is_new_or_was_not_whole_is_read_again() {
     );
     storage.delete(&key(second)).await.unwrap();
     storage.delete(&key(third)).await.unwrap();
-    put(&storage, &key(third), history).await;
+    put(&cluster, &key(third), history).await;
     loaded.refresh(&cluster, &[second, third]).await.unwrap();
     assert_eq!((loaded.known.len(), loaded.damaged.len()), (2, 0));
     loaded.refresh(&cluster, &[third]).await.unwrap();
@@ -161,7 +128,7 @@ async fn of_histories_only_what_is_new_or_was_not_whole_is_read_again() {
 
 #[tokio::test]
 async fn wal_is_listed_as_ranges_with_everything_else_told_apart() {
-    let (cluster, storage) = cluster().await;
+    let (cluster, _) = cluster().await;
     let names = [
         "000000010000000000000002",
         "000000010000000000000003",
@@ -174,14 +141,14 @@ async fn wal_is_listed_as_ranges_with_everything_else_told_apart() {
     ];
     for name in names {
         put(
-            &storage,
+            &cluster,
             &cluster.layout.wal(&name.parse().unwrap()),
             b"x".to_vec(),
         )
         .await;
     }
     put(
-        &storage,
+        &cluster,
         &Key::new("main/wal/0000000100000000/stray.txt").unwrap(),
         b"x".to_vec(),
     )
@@ -207,10 +174,10 @@ async fn wal_is_listed_as_ranges_with_everything_else_told_apart() {
 
 #[tokio::test]
 async fn idle_markers_are_read_near_the_ends_of_timelines_and_strangers_are_none() {
-    let (cluster, storage) = cluster().await;
+    let (cluster, _) = cluster().await;
     for name in ["000000010000000700000002", "000000020000000800000000"] {
         put(
-            &storage,
+            &cluster,
             &cluster.layout.wal(&name.parse().unwrap()),
             b"x".to_vec(),
         )
@@ -226,7 +193,7 @@ async fn idle_markers_are_read_near_the_ends_of_timelines_and_strangers_are_none
         "0000000200000008/stray",
     ] {
         put(
-            &storage,
+            &cluster,
             &Key::new(format!("main/quiet/{mark}.zst")).unwrap(),
             b"x".to_vec(),
         )
@@ -250,9 +217,9 @@ async fn filled() -> Arc<MemoryStorage> {
     let (cluster, storage) = cluster().await;
     let backup = testing::backup("20260102-000000Z");
     put(
-        &storage,
+        &cluster,
         &cluster.layout.manifest(&backup.id),
-        whole(&sealed(BACKUP_KIND, &backup, "")),
+        sealed(BACKUP_KIND, &backup, ""),
     )
     .await;
     let history = sealed(
@@ -261,9 +228,9 @@ async fn filled() -> Arc<MemoryStorage> {
         "1\t0/3000000\tno recovery target specified\n",
     );
     put(
-        &storage,
+        &cluster,
         &cluster.layout.wal(&"00000002.history".parse().unwrap()),
-        whole(&history),
+        history.clone(),
     )
     .await;
     storage
@@ -397,9 +364,9 @@ async fn withholding(backups: u32, withheld: &[&str], lasting: bool) -> Cluster 
     for number in 0..backups {
         let backup = testing::backup(&format!("20260101-0000{number:02}Z"));
         put(
-            &inner,
+            &cluster,
             &cluster.layout.manifest(&backup.id),
-            whole(&sealed(BACKUP_KIND, &backup, "")),
+            sealed(BACKUP_KIND, &backup, ""),
         )
         .await;
     }

@@ -311,8 +311,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::postgres::catalog::testing;
-    use crate::repo::Repository;
+    use crate::postgres::cluster::testing::cluster_in;
     use crate::storage::{Key, MemoryStorage, PutMode, Storage};
 
     #[test]
@@ -351,14 +350,7 @@ mod tests {
     #[tokio::test]
     async fn every_object_is_counted_once_by_what_it_is() {
         let storage = Arc::new(MemoryStorage::default());
-        let repository = Repository::init(storage.clone(), DateTime::UNIX_EPOCH)
-            .await
-            .unwrap()
-            .0;
-        let cluster = Cluster::register(repository, testing::cluster_description())
-            .await
-            .unwrap()
-            .0;
+        let cluster = cluster_in(storage.clone()).await;
         for (key, size) in [
             ("wal/0000000100000000/000000010000000000000002.zst", 100),
             ("wal/0000000100000000/000000010000000000000003.zst", 50),

@@ -21,6 +21,7 @@ use crate::postgres::catalog::{
     TablespaceDescription, Target, WalRanges, plan,
 };
 use crate::postgres::cluster::Cluster;
+use crate::postgres::cluster::testing::registered;
 use crate::postgres::layout::PackName;
 use crate::postgres::types::{SegmentName, TablespaceMap, TimelineId};
 use crate::repo::Repository;
@@ -85,14 +86,7 @@ async fn stored_with(
     change: impl FnOnce(&mut Vec<(&'static str, Option<u32>, Vec<u8>)>),
 ) -> Stored {
     let storage = Arc::new(MemoryStorage::default());
-    let repository = Repository::init(storage.clone(), chrono::DateTime::UNIX_EPOCH)
-        .await
-        .unwrap()
-        .0;
-    let cluster = Cluster::register(repository, cluster_description())
-        .await
-        .unwrap()
-        .0;
+    let cluster = registered(storage.clone(), cluster_description()).await;
     let scratch = tempfile::tempdir().unwrap();
     let tablespaces = vec![TablespaceDescription {
         oid: 16384,

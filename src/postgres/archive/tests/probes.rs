@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use chrono::DateTime;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -14,6 +13,7 @@ use crate::postgres::archive::summarize::described;
 use crate::postgres::archive::testing::*;
 use crate::postgres::catalog::{ClusterDescription, ProbeQuery, ProbeResult, ProbeTarget};
 use crate::postgres::cluster::Cluster;
+use crate::postgres::cluster::testing::registered;
 use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineId, WalFileName};
 use crate::postgres::wal::testing::{Draft, Writer};
 use crate::postgres::wal::{Timestamp, rmgr};
@@ -120,15 +120,12 @@ fn written(steps: &[(usize, Step)]) -> (Vec<u8>, Vec<u64>) {
 
 async fn archived(bytes: &[u8]) -> (Cluster, Arc<MemoryStorage>, Vec<SegmentName>) {
     let (storage, wal) = (Arc::new(MemoryStorage::default()), PgWal::new());
-    let (repository, _) = Repository::init(storage.clone(), DateTime::UNIX_EPOCH)
-        .await
-        .unwrap();
     let size = SegmentSize::new(LARGE as u32).unwrap();
     let description = ClusterDescription {
         segment_size: size,
         ..cluster_description()
     };
-    let cluster = Cluster::register(repository, description).await.unwrap().0;
+    let cluster = registered(storage.clone(), description).await;
     let mut names = Vec::new();
     for (number, content) in (START / LARGE as u64..).zip(bytes.chunks(LARGE)) {
         let name = SegmentName::from_number(TimelineId(1), number, size);

@@ -6,6 +6,7 @@ use super::*;
 use crate::postgres::archive::testing::segment;
 use crate::postgres::backup::delete::{delete, plan_delete};
 use crate::postgres::catalog::WalSpan;
+use crate::postgres::cluster::testing::registered;
 use crate::postgres::dump::list::read_all;
 use crate::postgres::dump::progress::DumpProgress;
 use crate::postgres::dump::read_back::check;
@@ -386,13 +387,9 @@ async fn the_same_repository_and_another_cluster_of_that_name_are_refused() {
     let error = copied(&source, storage, &options()).await.unwrap_err();
     assert!(find::<SameRepository>(&error).is_some(), "{error:#}");
     let to = Arc::new(MemoryStorage::default());
-    let repository = Repository::init(to.clone(), DateTime::UNIX_EPOCH)
-        .await
-        .unwrap()
-        .0;
     let mut other = source.description.clone();
     other.system_identifier = crate::postgres::types::SystemIdentifier(8);
-    Cluster::register(repository, other).await.unwrap();
+    registered(to.clone(), other).await;
     let error = copied(&source, to.clone(), &options()).await.unwrap_err();
     assert!(find::<OtherCluster>(&error).is_some(), "{error:#}");
     assert_eq!(
