@@ -5,17 +5,18 @@ use chrono::Utc;
 use clap::Subcommand;
 
 use super::evidence::keep;
-use super::exit::wrong_usage;
+use super::exit::{print_error, wrong_usage};
 use super::repo::asked_to_end;
 use super::restore::refuse_root;
+use super::restore::render::refusal;
 use super::restore::target::moment;
 use super::{Context, Exit, Format, bytes, planning, print_json, print_text};
-use crate::error::{Hint, with_hint};
+use crate::error::{Hint, find, with_hint};
 use crate::evidence::record::Verdict;
+use crate::plain::counted;
+use crate::postgres::catalog::Unreachable;
 use crate::postgres::drill::target::DrillTarget;
-use crate::postgres::drill::{
-    Assert, DrillOptions, DrillReport, parse_asserts, remove_own, run as drill,
-};
+use crate::postgres::drill::{Assert, DrillOptions, DrillReport, parse_asserts, run as drill};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -27,7 +28,7 @@ pub struct Args {
 enum DrillVerb {
     /// Restore into a folder that goes away, start a server that nobody else reaches, and look at what it holds.
     #[command(
-        after_help = "Exit codes: 0 passed; 3 failed; 1 could not run: something is missing on this machine, which is no fault of the backup."
+        after_help = "Exit codes: 0 passed; 3 failed; 4 the moment cannot be restored to; 1 could not run: something is missing on this machine, which is no fault of the backup."
     )]
     Run(RunArgs),
 }
@@ -57,12 +58,16 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
         keep: args.keep,
     };
     let planner = planning::open(context, true).await?;
-    let report = tokio::select! {
-        report = drill(&context.settings, &planner, &options) => report,
-        asked = asked_to_end() => {
-            asked?;
-            remove_own(&context.settings.drill.folder).await?;
-            return Err(anyhow!("interrupted: what the drill made is removed"));
+    let report = match drill(&context.settings, &planner, &options, asked_to_end()).await {
+        Ok(report) => report,
+        Err(refused) => {
+            return match find::<Unreachable>(&refused) {
+                Some(unreachable) => refusal(context.format, unreachable, None),
+                None => {
+                    print_error(&refused);
+                    Ok(Exit::Refused)
+                }
+            };
         }
     };
     let evidence = report.evidence(Utc::now());
@@ -95,7 +100,13 @@ fn asserts(context: &Context) -> anyhow::Result<Vec<Assert>> {
 }
 
 fn in_words(report: &DrillReport) -> String {
-    let mut text = format!("drill {}: {}\n", report.verdict, report.target);
+    let open = report.checks.iter();
+    let open = open.filter(|check| check.verdict == Verdict::CouldNotRun);
+    let open = match open.count() as u64 {
+        0 => String::new(),
+        count => format!(" ({} could not run)", counted(count, "check")),
+    };
+    let mut text = format!("drill {}{open}: {}\n", report.verdict, report.target);
     for line in report.reason.lines() {
         text += &format!("REASON: {line}\n");
     }

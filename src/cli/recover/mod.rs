@@ -20,7 +20,7 @@ use crate::evidence::record::Act;
 use crate::plain::shell_quoted;
 use crate::postgres::catalog::RecoveryPlan;
 use crate::postgres::cluster::Cluster;
-use crate::postgres::drill::remove_own;
+use crate::postgres::drill::scratch::remove_leftovers;
 use crate::postgres::recover::{RecoverOptions, recover};
 
 /// Arguments of `walden recover`.
@@ -130,7 +130,7 @@ async fn carry_out(
         done = recover(settings, cluster, plan, options, &mut told.phases) => done,
         asked = asked_to_end() => {
             asked?;
-            remove_own(&settings.drill.folder).await?;
+            remove_leftovers(&settings.drill.folder).await?;
             return Err(anyhow!("interrupted: what was restored for it is removed"));
         }
     };

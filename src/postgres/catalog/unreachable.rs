@@ -104,6 +104,20 @@ impl UnreachableReason {
             _ => Reachability::NoData,
         }
     }
+
+    /// Whether only a newer Walden can tell: nothing is wrong with what is there.
+    pub fn is_of_newer_walden(&self) -> bool {
+        matches!(
+            self,
+            Self::HistoryDamaged {
+                newer_walden: true,
+                ..
+            } | Self::NewerHistoryUnknown {
+                newer_walden: true,
+                ..
+            }
+        )
+    }
 }
 
 fn unusable_text(why: &Option<String>) -> String {

@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use tokio_postgres::SimpleQueryMessage;
 
-use super::checks::{check, words};
-use super::database::Door;
+use super::checks::{check, refused};
+use super::database::{Door, words};
 use crate::error::one_line;
 use crate::evidence::record::{Check, Verdict};
 
@@ -103,11 +103,17 @@ impl Expected {
     }
 }
 
-/// Asks all of a restored server.
-pub async fn ask(door: &Door, asserts: &[Assert]) -> Vec<Check> {
+/// Asks all of a restored server; of one with a single database only those of this.
+pub async fn ask(door: &Door, asserts: &[Assert], only: Option<&str>) -> Vec<Check> {
     let mut checks = Vec::new();
     for assert in asserts {
-        checks.push(ask_one(door, assert).await);
+        checks.push(match only {
+            Some(only) if assert.database != only => {
+                let seen = format!("it is about database \"{}\"", assert.database);
+                check(&assert.name, Verdict::CouldNotRun, seen)
+            }
+            _ => ask_one(door, assert).await,
+        });
     }
     checks
 }
@@ -115,10 +121,10 @@ pub async fn ask(door: &Door, asserts: &[Assert]) -> Vec<Check> {
 async fn ask_one(door: &Door, assert: &Assert) -> Check {
     let session = match door.open(&assert.database).await {
         Ok(session) => session,
-        Err(error) => return check(&assert.name, Verdict::Failed, one_line(&error)),
+        Err(error) => return refused(&assert.name, one_line(&error)),
     };
     match session.client.simple_query(&assert.sql).await {
-        Err(error) => check(&assert.name, Verdict::Failed, words(&error)),
+        Err(error) => refused(&assert.name, words(&error)),
         Ok(messages) => {
             let first = |message: SimpleQueryMessage| match message {
                 SimpleQueryMessage::Row(row) => {

@@ -6,16 +6,18 @@ use anyhow::Context;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use super::database::{Door, Session};
+use super::collations::Collations;
+use super::database::{Door, Session, words};
+use super::verdict::is_missing;
 use crate::error::one_line;
 use crate::evidence::record::{Check, Verdict};
 
 /// The indexes that amcheck can check, the largest last: the more are checked in the time there is.
-const INDEXES: &str = "select c.oid, c.oid::regclass::text from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid
+const INDEXES: &str = "select c.oid, c.oid::regclass::text, i.indcollation::oid[] from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid
     join pg_catalog.pg_am a on a.oid = c.relam
     where a.amname = 'btree' and i.indisready and i.indisvalid and c.relpersistence = 'p' and c.relkind = 'i'
     order by c.relpages, c.oid";
-const TABLES: &str = "select c.oid, c.oid::regclass::text from pg_catalog.pg_class c join pg_catalog.pg_am a on a.oid = c.relam
+const TABLES: &str = "select c.oid, c.oid::regclass::text, '{}'::oid[] from pg_catalog.pg_class c join pg_catalog.pg_am a on a.oid = c.relam
     where c.relkind in ('r', 't', 'm') and a.amname = 'heap' and c.relpersistence = 'p' order by c.relpages, c.oid";
 /// Foreign keys that claim to hold, but those of periods, which are no comparison of single rows; and the query that finds a row for which one does not.
 const KEYS: &str = "select k.conname, k.conrelid::regclass::text,
@@ -40,9 +42,8 @@ pub async fn all(door: &Door, until: Instant) -> Vec<Check> {
     let mut checks = Vec::new();
     for database in databases {
         match door.open(&database).await {
-            Err(error) => checks.push(check(
+            Err(error) => checks.push(refused(
                 &format!("database \"{database}\""),
-                Verdict::Failed,
                 one_line(&error),
             )),
             Ok(session) => checks.extend(of_database(&database, &session, until).await),
@@ -52,7 +53,7 @@ pub async fn all(door: &Door, until: Instant) -> Vec<Check> {
 }
 
 async fn databases(door: &Door) -> anyhow::Result<Vec<String>> {
-    let session = door.open("template1").await?;
+    let session = door.open(&door.database).await?;
     let sql = "select datname from pg_catalog.pg_database where datallowconn and datconnlimit <> -2 order by datname";
     let rows = session
         .client
@@ -65,39 +66,51 @@ async fn databases(door: &Door) -> anyhow::Result<Vec<String>> {
 async fn of_database(database: &str, session: &Session, until: Instant) -> Vec<Check> {
     let client = &session.client;
     let name = |what: &str| format!("{what} of \"{database}\"");
+    let could_not = |what, seen: String| check(&name(what), Verdict::CouldNotRun, seen);
     let mut checks = Vec::new();
-    match client
-        .batch_execute("create extension if not exists amcheck")
-        .await
-    {
-        Err(error) => checks.push(check(
-            &name("indexes"),
-            Verdict::CouldNotRun,
-            format!("no amcheck: {}", words(&error)),
-        )),
-        Ok(()) => {
-            // Wherever the extension was put.
-            let schema = "select n.nspname::text from pg_catalog.pg_extension e join pg_catalog.pg_namespace n on n.oid = e.extnamespace
-                where e.extname = 'amcheck'";
-            let schema = client
-                .query_one(schema, &[])
-                .await
-                .map(|row| row.get::<_, String>(0))
-                .unwrap_or_default();
-            let schema = schema.replace('"', "\"\"");
-            let of_index = format!("select \"{schema}\".bt_index_check($1::oid::regclass)");
-            checks.push(each(client, &name("indexes"), INDEXES, &of_index, until).await);
-            let has_heap = "select 1 from pg_catalog.pg_proc where proname = 'verify_heapam'";
-            if matches!(client.query_opt(has_heap, &[]).await, Ok(Some(_))) {
-                let of_table = format!(
-                    "select blkno, msg from \"{schema}\".verify_heapam($1::oid::regclass) limit 1"
-                );
-                checks.push(each(client, &name("tables"), TABLES, &of_table, until).await);
-            }
+    match amcheck(client).await {
+        Err(error) => {
+            let seen = format!("no amcheck: {}", words(&error));
+            checks.extend(["indexes", "tables"].map(|what| could_not(what, seen.clone())));
+        }
+        Ok((schema, has_heap)) => {
+            let collations = Collations::of(client).await;
+            let of_index = format!("select {schema}.bt_index_check($1::oid::regclass)");
+            let indexes = Relations {
+                list: INDEXES,
+                of_one: &of_index,
+                collations: &collations,
+            };
+            checks.push(indexes.check(client, &name("indexes"), until).await);
+            let of_table =
+                format!("select blkno, msg from {schema}.verify_heapam($1::oid::regclass) limit 1");
+            let tables = Relations {
+                list: TABLES,
+                of_one: &of_table,
+                collations: &Collations::default(),
+            };
+            checks.push(match has_heap {
+                true => tables.check(client, &name("tables"), until).await,
+                false => could_not(
+                    "tables",
+                    "amcheck of this major version has no check".into(),
+                ),
+            });
         }
     }
     checks.push(foreign_keys(client, &name("foreign keys"), until).await);
     checks
+}
+
+/// Makes the extension; the schema that it is in, wherever somebody put it, and whether it knows tables, too.
+async fn amcheck(client: &Client) -> Result<(String, bool), tokio_postgres::Error> {
+    client
+        .batch_execute("create extension if not exists amcheck")
+        .await?;
+    let sql = "select quote_ident(n.nspname), exists (select 1 from pg_catalog.pg_proc where proname = 'verify_heapam')
+        from pg_catalog.pg_extension e join pg_catalog.pg_namespace n on n.oid = e.extnamespace where e.extname = 'amcheck'";
+    let row = client.query_one(sql, &[]).await?;
+    Ok((row.get(0), row.get(1)))
 }
 
 /// What became of one question.
@@ -119,16 +132,6 @@ impl Answer {
             (_, words) => Self::Damaged(words),
         }
     }
-}
-
-/// Whether a server says that this machine lacks something.
-pub fn is_missing(words: &str) -> bool {
-    let lacks = [
-        "could not access file",
-        "could not load library",
-        "operating system",
-    ];
-    lacks.iter().any(|lack| words.contains(lack))
 }
 
 /// Counts answers until one is damage.
@@ -185,33 +188,53 @@ impl Tally {
     }
 }
 
-/// Asks `of_one` of each relation that `list` finds, as long as there is time. An error, or a row with a message, is damage.
-async fn each(client: &Client, name: &str, list: &str, of_one: &str, until: Instant) -> Check {
-    let relations = match client.query(list, &[]).await {
-        Ok(relations) => relations,
-        Err(error) => return check(name, Verdict::Failed, words(&error)),
-    };
-    let mut tally = Tally::new(name, relations.len());
-    for relation in &relations {
-        if Instant::now() >= until {
-            break;
-        }
-        let (oid, relation): (u32, String) = (relation.get(0), relation.get(1));
-        let answer = match client.query(of_one, &[&oid]).await {
-            Err(error) => Answer::of_error(&error),
-            Ok(rows) => match rows.first().map(|row| row.try_get::<_, String>("msg")) {
-                Some(Ok(message)) => Answer::Damaged(message),
-                _ => Answer::Sound,
-            },
+/// Relations, and the question about each. An error, or a row with a message, is damage.
+struct Relations<'a> {
+    list: &'a str,
+    of_one: &'a str,
+    /// Those of an index tell whether its order can be judged here.
+    collations: &'a Collations,
+}
+
+impl Relations<'_> {
+    /// Asks as long as there is time.
+    async fn check(&self, client: &Client, name: &str, until: Instant) -> Check {
+        let relations = match client.query(self.list, &[]).await {
+            Ok(relations) => relations,
+            Err(error) => return check(name, Verdict::Failed, words(&error)),
         };
-        if let Some(failed) = tally.add(&relation, answer) {
-            return failed;
+        let mut tally = Tally::new(name, relations.len());
+        for relation in &relations {
+            if Instant::now() >= until {
+                break;
+            }
+            let (oid, relation, used): (u32, String, Vec<u32>) =
+                (relation.get(0), relation.get(1), relation.get(2));
+            let answer = match client.query(self.of_one, &[&oid]).await {
+                Err(error) => match self.collations.excuse(&used, &error) {
+                    Some(excuse) => Answer::Missing(excuse),
+                    None => Answer::of_error(&error),
+                },
+                Ok(rows) => match rows.first().map(|row| row.try_get::<_, String>("msg")) {
+                    Some(Ok(message)) => Answer::Damaged(message),
+                    _ => Answer::Sound,
+                },
+            };
+            if let Some(failed) = tally.add(&relation, answer) {
+                return failed;
+            }
         }
+        tally.end()
     }
-    tally.end()
 }
 
 async fn foreign_keys(client: &Client, name: &str, until: Instant) -> Check {
+    // Rows are compared with rows: an index in the order of another libc, or a damaged one, would hide some.
+    let without =
+        "set enable_indexscan = off; set enable_indexonlyscan = off; set enable_bitmapscan = off";
+    if let Err(error) = client.batch_execute(without).await {
+        return check(name, Verdict::Failed, words(&error));
+    }
     let keys = match client.query(KEYS, &[]).await {
         Ok(keys) => keys,
         Err(error) => return check(name, Verdict::Failed, words(&error)),
@@ -235,6 +258,15 @@ async fn foreign_keys(client: &Client, name: &str, until: Instant) -> Check {
     tally.end()
 }
 
+/// A check that the server refuses to answer.
+pub fn refused(name: &str, words: String) -> Check {
+    let verdict = match is_missing(&words) {
+        true => Verdict::CouldNotRun,
+        false => Verdict::Failed,
+    };
+    check(name, verdict, words)
+}
+
 /// A check as it is recorded.
 pub fn check(name: &str, verdict: Verdict, seen: String) -> Check {
     let name = name.to_string();
@@ -242,13 +274,5 @@ pub fn check(name: &str, verdict: Verdict, seen: String) -> Check {
         name,
         verdict,
         seen,
-    }
-}
-
-/// The server's own words.
-pub fn words(error: &tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(told) => format!("{}: {}", told.severity(), told.message()),
-        None => one_line(&anyhow::anyhow!("{error}")),
     }
 }

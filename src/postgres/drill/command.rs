@@ -1,24 +1,60 @@
 //! One's own test program, run with the way to the restored server in its environment.
 
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::checks::check;
 use super::database::Door;
 use crate::evidence::record::{Check, Verdict};
+use crate::postgres::dump::programs::Running;
 
 const NAME: &str = "drill.command";
 /// So much of its last words is kept.
 const LAST_WORDS: usize = 500;
+/// How often to look whether it is over.
+const LOOK: Duration = Duration::from_millis(20);
 
-/// Runs it. Exit code 0 passes; a program that cannot be started could not run.
-pub async fn run(door: &Door, program: &str, arguments: &[String], limit: Duration) -> Check {
+/// Runs it against a database. Exit code 0 passes; a program that cannot be started could not run. What it started ends with it.
+pub async fn run(door: &Door, database: &str, line: &[String], limit: Duration) -> Option<Check> {
+    let [program, arguments @ ..] = line else {
+        return None;
+    };
+    let command = command(door, database, program, arguments);
+    let running = match Running::start(command) {
+        Ok(running) => running,
+        Err(error) => {
+            let seen = format!("cannot run \"{program}\": {error}");
+            return Some(check(NAME, Verdict::CouldNotRun, seen));
+        }
+    };
+    Some(match timeout(limit, to_its_end(running)).await {
+        Err(_) => check(
+            NAME,
+            Verdict::Failed,
+            format!("it was not over after {limit:?}"),
+        ),
+        Ok(Err(error)) => check(
+            NAME,
+            Verdict::CouldNotRun,
+            format!("cannot wait for \"{program}\": {error}"),
+        ),
+        Ok(Ok((status, last))) => match status.success() {
+            true => check(NAME, Verdict::Passed, last),
+            false => check(NAME, Verdict::Failed, format!("{status}: {last}")),
+        },
+    })
+}
+
+fn command(door: &Door, database: &str, program: &str, arguments: &[String]) -> Command {
     let socket = door.socket.display().to_string();
     let url = format!(
-        "postgresql:///postgres?host={}&port={}&user={}",
+        "postgresql:///{}?host={}&port={}&user={}",
+        encoded(database),
         encoded(&socket),
         door.port,
         encoded(&door.user)
@@ -35,34 +71,49 @@ pub async fn run(door: &Door, program: &str, arguments: &[String], limit: Durati
         .env("PGHOST", &socket)
         .env("PGPORT", door.port.to_string())
         .env("PGUSER", &door.user)
-        .env("PGDATABASE", "postgres")
+        .env("PGDATABASE", database)
         .env("DATABASE_URL", url)
         .stdin(Stdio::null())
-        .kill_on_drop(true);
-    match timeout(limit, command.output()).await {
-        Err(_) => check(
-            NAME,
-            Verdict::Failed,
-            format!("it was not over after {limit:?}"),
-        ),
-        Ok(Err(error)) => check(
-            NAME,
-            Verdict::CouldNotRun,
-            format!("cannot run \"{program}\": {error}"),
-        ),
-        Ok(Ok(output)) => {
-            let text = [output.stdout, output.stderr].concat();
-            let text = String::from_utf8_lossy(&text);
-            let words: Vec<char> = text.trim().chars().collect();
-            let last: String = words[words.len().saturating_sub(LAST_WORDS)..]
-                .iter()
-                .collect();
-            match output.status.success() {
-                true => check(NAME, Verdict::Passed, last),
-                false => check(NAME, Verdict::Failed, format!("{}: {last}", output.status)),
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Waits for it, then ends what it left running, and so its pipes.
+async fn to_its_end(mut running: Running) -> std::io::Result<(ExitStatus, String)> {
+    let (out, err) = (running.child.stdout.take(), running.child.stderr.take());
+    let group = running
+        .child
+        .id()
+        .and_then(|id| Pid::from_raw(id.cast_signed()));
+    let ended = async {
+        if let Some(group) = group {
+            // While its end is not taken note of, its number is nobody else's.
+            let how = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+            while waitid(WaitId::Pid(group), how)?.is_none() {
+                sleep(LOOK).await;
             }
+            let _ = kill_process_group(group, Signal::KILL);
         }
+        running.wait().await
+    };
+    let (status, out, err) = tokio::join!(ended, last_words(out), last_words(err));
+    let text = [out, err].concat();
+    let text = String::from_utf8_lossy(&text);
+    let words: Vec<char> = text.trim().chars().collect();
+    let last = words[words.len().saturating_sub(LAST_WORDS)..].iter();
+    Ok((status?, last.collect()))
+}
+
+/// The end of what a program says; all of it is read, little is kept.
+async fn last_words(pipe: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
+    let (mut kept, mut piece) = (Vec::new(), [0; 4096]);
+    let Some(mut pipe) = pipe else { return kept };
+    while let Ok(read @ 1..) = pipe.read(&mut piece).await {
+        kept.extend_from_slice(&piece[..read]);
+        kept.drain(..kept.len().saturating_sub(4 * LAST_WORDS));
     }
+    kept
 }
 
 /// A value in the query of a URL.
@@ -83,28 +134,73 @@ mod tests {
             socket: "/a b".into(),
             port: 5433,
             user: "o&p".into(),
+            database: String::new(),
             options: String::new(),
         };
         let run = async |script: &str, limit| {
-            run(&door, "sh", &["-c".into(), script.into()], limit).await
+            let line = ["sh", "-c", script].map(String::from);
+            run(&door, "my shop", &line, limit).await.unwrap()
         };
         let minute = Duration::from_secs(60);
-        let passed = run("echo $PGHOST $PGPORT $DATABASE_URL", minute).await;
+        let passed = run("echo $PGHOST $PGPORT $PGDATABASE $DATABASE_URL", minute).await;
         assert_eq!(passed.verdict, Verdict::Passed);
         assert_eq!(
             passed.seen,
-            "/a b 5433 postgresql:///postgres?host=%2Fa%20b&port=5433&user=o%26p"
+            "/a b 5433 my shop postgresql:///my%20shop?host=%2Fa%20b&port=5433&user=o%26p"
         );
         let failed = run("echo no orders >&2; exit 3", minute).await;
         assert!(
             failed.verdict == Verdict::Failed && failed.seen.ends_with("no orders"),
             "{failed:?}"
         );
-        assert_eq!(
-            run("sleep 60", Duration::from_millis(50)).await.verdict,
-            Verdict::Failed
-        );
-        let missing = super::run(&door, "/no/such", &[], minute).await;
-        assert_eq!(missing.verdict, Verdict::CouldNotRun);
+        let wordy = run(
+            "head -c 1000000 /dev/zero | tr '\\0' x; echo the end",
+            minute,
+        )
+        .await;
+        assert!(wordy.seen.len() <= LAST_WORDS && wordy.seen.ends_with("xthe end"));
+        let missing = super::run(&door, "shop", &["/no/such".into()], minute).await;
+        assert_eq!(missing.unwrap().verdict, Verdict::CouldNotRun);
+        assert_eq!(super::run(&door, "shop", &[], minute).await, None);
+    }
+
+    #[tokio::test]
+    async fn what_it_started_ends_with_it() {
+        let door = Door {
+            socket: "/s".into(),
+            port: 5433,
+            user: "o".into(),
+            database: String::new(),
+            options: String::new(),
+        };
+        let folder = tempfile::tempdir().unwrap();
+        for (then, limit, verdict) in [
+            ("sleep 60", Duration::from_millis(500), Verdict::Failed),
+            ("exit 0", Duration::from_secs(60), Verdict::Passed),
+        ] {
+            let pids = folder.path().join("pids");
+            let script = format!(
+                "sleep 61 & echo $! >'{0}'; (sleep 62 & echo $! >>'{0}'); {then}",
+                pids.display()
+            );
+            let line = ["sh", "-c", &script].map(String::from);
+            let ended = run(&door, "shop", &line, limit).await.unwrap();
+            assert_eq!(ended.verdict, verdict, "{ended:?}");
+            let pids = std::fs::read_to_string(pids).unwrap();
+            assert_eq!(pids.lines().count(), 2);
+            for pid in pids.lines() {
+                let runs = || {
+                    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+                    stat.is_ok_and(|stat| !stat.contains(") Z "))
+                };
+                let gone = async {
+                    while runs() {
+                        sleep(LOOK).await;
+                    }
+                };
+                let gone = timeout(Duration::from_secs(10), gone).await;
+                assert!(gone.is_ok(), "{pid} lives on after \"{then}\"");
+            }
+        }
     }
 }

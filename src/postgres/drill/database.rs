@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use tokio::task::JoinSet;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
+
+use crate::error::{one_line, with_hint};
 
 /// Where it listens, and as whom to ask it.
 #[derive(Debug, Clone)]
@@ -13,6 +16,8 @@ pub struct Door {
     pub socket: PathBuf,
     pub port: u16,
     pub user: String,
+    /// A database that lets it in.
+    pub database: String,
     /// Settings of its sessions, as `-c NAME=VALUE`.
     pub options: String,
 }
@@ -64,20 +69,63 @@ impl Door {
         })
     }
 
-    /// The same door as a superuser: `user` may be none. Its pg_hba.conf lets everybody in who reaches the socket.
-    /// `limit`: how long one question may take.
-    pub async fn of_superuser(mut self, database: &str, limit: Duration) -> anyhow::Result<Self> {
-        let session = self.open(database).await?;
-        let sql = "select rolname from pg_catalog.pg_roles where rolsuper and rolcanlogin order by oid limit 1";
-        let row = session
-            .client
-            .query_opt(sql, &[])
-            .await
-            .context("cannot read the roles of the restored server")?;
-        self.options = options(limit);
-        self.user = row
-            .map(|row| row.get(0))
-            .context("the restored cluster has no superuser that may log in")?;
-        Ok(self)
+    /// The same door as a superuser. Its pg_hba.conf lets everybody in who reaches the socket. `limit`: how long one question
+    /// may take. Errors: also [`Strangers`].
+    pub async fn of_superuser(mut self, users: &[String], limit: Duration) -> anyhow::Result<Self> {
+        let mut refused = None;
+        for (user, database) in users
+            .iter()
+            .flat_map(|user| DATABASES.map(|database| (user, database)))
+        {
+            (self.user, self.database) = (user.clone(), database.into());
+            match self.open(database).await {
+                Ok(session) => {
+                    self.user = superuser(&session).await?;
+                    self.options = options(limit);
+                    return Ok(self);
+                }
+                Err(error) if is_stranger(&error) => {}
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        Err(refused.unwrap_or_else(|| {
+            let hint = "name one of its roles in `postgresql.dsn`, as user=…";
+            with_hint(Strangers(users.join(", ")).into(), hint)
+        }))
+    }
+}
+
+/// The cluster knows none of these roles, or they may not log in.
+#[derive(Debug, thiserror::Error)]
+#[error("the restored cluster lets none of these roles in: {0}")]
+pub struct Strangers(String);
+
+/// One of them lets in whoever may log in at all, unless somebody closed both.
+const DATABASES: [&str; 2] = ["template1", "postgres"];
+
+/// Whether the role does not exist, or may not log in.
+fn is_stranger(error: &anyhow::Error) -> bool {
+    let told = error.downcast_ref::<tokio_postgres::Error>();
+    told.and_then(|told| told.code()) == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
+}
+
+async fn superuser(session: &Session) -> anyhow::Result<String> {
+    let sql = "select rolname from pg_catalog.pg_roles where rolsuper and rolcanlogin order by oid limit 1";
+    let row = session
+        .client
+        .query_opt(sql, &[])
+        .await
+        .context("cannot read the roles of the restored server")?;
+    row.map(|row| row.get(0)).ok_or_else(|| {
+        let error = anyhow!("the restored cluster has no superuser that may log in");
+        with_hint(error, "give one of its superusers LOGIN")
+    })
+}
+
+/// The server's own words.
+pub fn words(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(told) => format!("{}: {}", told.severity(), told.message()),
+        None => one_line(&anyhow!("{error}")),
     }
 }

@@ -1,12 +1,19 @@
 //! Drills: a restore by itself into a folder that goes away, a server that nobody else reaches, checks, and a verdict.
 //!
-//! [`verdict`] decides (pure), [`scratch`] makes and removes the folder, also what a killed drill left, [`server`] has the
-//! restored server's settings, [`restored`] restores and starts it, also for others, [`checks`] look at what it holds, [`run`] joins them.
+//! [`run`] is the frame of all of them, [`physical`] restores base backups and WAL. [`scratch`] makes and removes the folder,
+//! also what a killed drill left, [`server`] has the restored server's settings, [`restored`] restores and starts it, also for
+//! others, [`look`] and [`checks`] look at what it holds.
+//! [`verdict`] decides (pure); [`again`] asks the repository once more before it is blamed.
 
+mod again;
 mod asserts;
 mod checks;
+mod collations;
 mod command;
 pub mod database;
+mod look;
+mod physical;
+mod report;
 pub mod restored;
 mod run;
 pub mod scratch;
@@ -15,5 +22,5 @@ pub mod target;
 pub mod verdict;
 
 pub use asserts::{Assert, Expected, parse as parse_asserts};
-pub use run::{DrillOptions, DrillReport, run};
-pub use scratch::remove_own;
+pub use physical::{DrillOptions, run};
+pub use report::DrillReport;

@@ -8,11 +8,12 @@ use anyhow::{Context, anyhow};
 
 use super::database::Door;
 use super::scratch::Scratch;
-use super::server::configure;
-use super::verdict::Stage;
+use super::server::{configure, not_loaded, split};
+use super::verdict::{At, Stage};
 use crate::config::Settings;
-use crate::error::with_hint;
+use crate::error::{one_line, with_hint};
 use crate::evidence::record::Phase;
+use crate::owner::Owner;
 use crate::postgres::catalog::RecoveryPlan;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::replication::ConnInfo;
@@ -20,28 +21,15 @@ use crate::postgres::restore::job::{Order, RestoreJob, StartOptions};
 use crate::postgres::restore::relocation::Relocation;
 use crate::postgres::restore::start::Recovered;
 use crate::postgres::restore::target_action::TargetAction;
-use crate::postgres::restore::{copy_settings, programs};
+use crate::postgres::restore::{Restored, copy_settings, programs};
 
-/// Why a restore into such a folder ended.
-#[derive(Debug)]
-pub struct Ended(pub Stage, pub anyhow::Error);
-
-/// Errors of a stage.
-pub(super) trait At<T> {
-    fn at(self, stage: Stage) -> Result<T, Ended>;
-}
-
-impl<T> At<T> for anyhow::Result<T> {
-    fn at(self, stage: Stage) -> Result<T, Ended> {
-        self.map_err(|error| Ended(stage, error))
-    }
-}
+pub use super::verdict::Ended;
 
 /// A server in such a folder, and what it does without.
 #[derive(Debug)]
 pub struct RestoredServer {
     pub recovered: Recovered,
-    /// Libraries of `shared_preload_libraries` that are not installed here.
+    /// Libraries of `shared_preload_libraries` that it could not load.
     pub missing_libraries: Vec<String>,
 }
 
@@ -66,16 +54,35 @@ pub async fn restored(
     let done = job.restore(Arc::default()).await.at(Stage::Files)?;
     phase("files", done.seconds_for_files + done.seconds_for_fsync);
 
-    let libraries = programs::configured(&programs, &scratch.data(), "shared_preload_libraries");
-    let libraries = libraries.at(Stage::Start)?;
-    let missing_libraries =
-        configure(scratch, &programs, settings.drill.memory, &libraries).at(Stage::Start)?;
     let begun = Instant::now();
-    let recovered = job.start(&done, &|_| ()).await.at(Stage::Start)?;
+    let server = start(settings, &job, &done, (scratch, &programs)).await;
     phase("start and replay", begun.elapsed().as_secs_f64());
-    let recovered = recovered.context("the restored server was not started");
+    server.at(Stage::Server)
+}
+
+/// Starts the server, without libraries that it does not find or cannot load.
+async fn start(
+    settings: &Settings,
+    job: &RestoreJob<'_>,
+    restored: &Restored,
+    (scratch, programs): (&Scratch, &Path),
+) -> anyhow::Result<RestoredServer> {
+    let configured = programs::configured(programs, &scratch.data(), "shared_preload_libraries")?;
+    let (mut libraries, mut missing_libraries) = (split(&configured), Vec::new());
+    let started = loop {
+        configure(scratch, settings.drill.memory, &libraries)?;
+        let started = job.start(restored, &|_| ()).await;
+        let missing = match &started {
+            Err(error) => not_loaded(&one_line(error), &libraries),
+            Ok(_) => None,
+        };
+        match missing {
+            Some(at) => missing_libraries.push(libraries.remove(at)),
+            None => break started,
+        }
+    };
     Ok(RestoredServer {
-        recovered: recovered.at(Stage::Start)?,
+        recovered: started?.context("the restored server was not started")?,
         missing_libraries,
     })
 }
@@ -83,19 +90,31 @@ pub async fn restored(
 impl RestoredServer {
     /// The way in, as a superuser. `limit`: how long one question may take.
     pub async fn door(&self, settings: &Settings, limit: Duration) -> anyhow::Result<Door> {
-        let user = ConnInfo::from_process(settings.postgresql.dsn.expose())?.user;
-        let door = Door {
-            socket: self.recovered.socket_directory.clone(),
-            port: self.recovered.port,
-            user,
-            options: String::new(),
-        };
-        door.of_superuser("template1", limit).await
+        let user = ConnInfo::from_process(settings.postgresql.dsn.expose()).map(|info| info.user);
+        door(&self.recovered, user.ok(), limit).await
     }
 }
 
+/// The way into a server as a superuser; `first`: the role that is tried first. Errors: also that it knows none of those tried.
+pub async fn door(
+    recovered: &Recovered,
+    first: Option<String>,
+    limit: Duration,
+) -> anyhow::Result<Door> {
+    let users = [first, Some(Owner::own().name()), Some("postgres".into())];
+    let users: Vec<String> = users.into_iter().flatten().collect();
+    let door = Door {
+        socket: recovered.socket_directory.clone(),
+        port: recovered.port,
+        user: String::new(),
+        database: String::new(),
+        options: String::new(),
+    };
+    door.of_superuser(&users, limit).await
+}
+
 /// The server lets everybody in who reaches its socket: it must lie where only this user can go.
-fn private_socket(data: &Path) -> anyhow::Result<()> {
+pub fn private_socket(data: &Path) -> anyhow::Result<()> {
     let unfit = data.to_str().map_or(Some("is no text"), |path| {
         copy_settings::unfit_for_sockets(path, u16::MAX)
     });

@@ -1,20 +1,21 @@
 //! The folder of a drill. It goes away with the drill; what one that was killed left is removed by the next.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use crate::error::Hint;
 use crate::fsync;
-use crate::postgres::protection::ProcessIdentity;
 
 const PREFIX: &str = "walden-drill-";
-/// In a drill's folder: whose it is. Without it nothing is removed.
-const MARK: &str = "walden-drill.json";
+/// In a drill's folder, locked as long as the drill lives. Without it nothing is removed that has anything in it.
+const MARK: &str = "walden-drill.lock";
 /// How long a server may take to end before it is killed.
 const SHUTDOWN: Duration = Duration::from_secs(60);
 
@@ -26,6 +27,8 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Scratch {
     folder: PathBuf,
+    /// Numbers of processes mean something in their own namespace only; the kernel knows of each lock whether its holder lives.
+    _lock: File,
 }
 
 impl Scratch {
@@ -35,16 +38,25 @@ impl Scratch {
         fsync::create_folders(parent)
             .with_context(|| format!("cannot make \"{}\"", parent.display()))
             .hint(hint)?;
-        let folder = parent.join(format!("{PREFIX}{:08x}", getrandom::u32()?));
-        fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&folder)
-            .with_context(|| format!("cannot make \"{}\"", folder.display()))
-            .hint(hint)?;
-        let scratch = Self { folder };
-        let own = serde_json::to_vec(&ProcessIdentity::own())?;
-        fs::write(scratch.folder.join(MARK), own).context("cannot mark the folder of the drill")?;
-        Ok(scratch)
+        for _ in 0..TRIES {
+            let folder = parent.join(format!("{PREFIX}{:08x}", getrandom::u32()?));
+            let what = || format!("cannot make \"{}\"", folder.display());
+            fs::DirBuilder::new()
+                .mode(0o700)
+                .create(&folder)
+                .with_context(what)
+                .hint(hint)?;
+            // Another drill may take it for a leftover until it is locked, and removes it.
+            if let Some(lock) = mark(&folder).with_context(what).hint(hint)? {
+                let _lock = lock;
+                return Ok(Self { folder, _lock });
+            }
+        }
+        Err(anyhow::anyhow!(
+            "others remove what is made in \"{}\"",
+            parent.display()
+        ))
+        .hint(hint)
     }
 
     /// The new data directory.
@@ -69,56 +81,58 @@ impl Scratch {
     }
 }
 
+/// The lock of a folder that was just made; `None`: another drill removed it, or is about to.
+fn mark(folder: &Path) -> io::Result<Option<File>> {
+    let lock = match File::create_new(folder.join(MARK)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        made => made?,
+    };
+    take(lock)
+}
+
+/// The lock, if nobody has it and the mark is still there.
+fn take(lock: File) -> io::Result<Option<File>> {
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok((lock.metadata()?.nlink() > 0).then_some(lock)),
+        Err(error) if error == rustix::io::Errno::WOULDBLOCK => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Removes what drills left that are gone; how many folders. Errors: one could not be removed.
 pub async fn remove_leftovers(parent: &Path) -> anyhow::Result<u64> {
-    remove_of(parent, |owner| owner.is_gone() || is_before_boot(owner)).await
-}
-
-/// Removes what this process made, when it gives a drill up.
-pub async fn remove_own(parent: &Path) -> anyhow::Result<u64> {
-    let own = ProcessIdentity::own();
-    remove_of(parent, |owner| *owner == own).await
-}
-
-async fn remove_of(parent: &Path, goes: impl Fn(&ProcessIdentity) -> bool) -> anyhow::Result<u64> {
     let Ok(entries) = fs::read_dir(parent) else {
         return Ok(0);
     };
     let mut removed = 0;
     for folder in entries.flatten().map(|entry| entry.path()) {
-        let is_named = |folder: &Path| {
-            let name = folder.file_name().unwrap_or_default();
-            name.to_string_lossy().starts_with(PREFIX)
-        };
+        let name = folder.file_name().unwrap_or_default();
         // What another user put there says nothing.
-        let is_own = |path: &Path| {
-            let own = rustix::process::geteuid().as_raw();
-            fs::symlink_metadata(path).is_ok_and(|meta| meta.uid() == own && !meta.is_symlink())
-        };
-        if !is_own(&folder) || !is_own(&folder.join(MARK)) {
+        if !name.to_string_lossy().starts_with(PREFIX) || !is_own(&folder) {
             continue;
         }
-        let mark = fs::read(folder.join(MARK)).unwrap_or_default();
-        let owner: Option<ProcessIdentity> = serde_json::from_slice(&mark).ok();
-        if is_named(&folder) && owner.as_ref().is_some_and(&goes) {
-            remove(&folder).await?;
+        let mark = folder.join(MARK);
+        if is_own(&mark) {
+            // It may go meanwhile: then another drill removes the rest.
+            if let Ok(Some(_lock)) = File::open(&mark).and_then(take) {
+                remove(&folder).await?;
+                removed += 1;
+            }
+        } else if fs::remove_dir(&folder).is_ok() {
+            // Killed before it was marked: only an empty one goes like that.
             removed += 1;
         }
     }
     Ok(removed)
 }
 
-/// Of this host before its last start: no process of then is left.
-fn is_before_boot(owner: &ProcessIdentity) -> bool {
-    let own = ProcessIdentity::own();
-    owner.host == own.host
-        && owner.pid_namespace == own.pid_namespace
-        && !own.boot_id.is_empty()
-        && owner.boot_id != own.boot_id
+fn is_own(path: &Path) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.uid() == own && !meta.is_symlink())
 }
 
 async fn remove(folder: &Path) -> anyhow::Result<()> {
-    stop_server(&folder.join("data")).await?;
+    stop_server(&folder.join("data"), Signal::QUIT).await?;
     // The mark goes last: what stays after an interruption is removed by the next drill.
     let entries =
         fs::read_dir(folder).with_context(|| format!("cannot read \"{}\"", folder.display()))?;
@@ -145,8 +159,8 @@ async fn remove(folder: &Path) -> anyhow::Result<()> {
     fs::remove_dir_all(folder).with_context(|| format!("cannot remove \"{}\"", folder.display()))
 }
 
-/// Ends the server of a data directory, if one runs there.
-pub async fn stop_server(data: &Path) -> anyhow::Result<()> {
+/// Ends the server of a data directory, if one runs there. `signal`: INT has it write everything, QUIT nothing.
+pub async fn stop_server(data: &Path, mut signal: Signal) -> anyhow::Result<()> {
     if data.is_symlink() {
         return Ok(());
     }
@@ -154,8 +168,6 @@ pub async fn stop_server(data: &Path) -> anyhow::Result<()> {
         return Ok(());
     };
     let begun = Instant::now();
-    // Nothing of it is needed any more.
-    let mut signal = Signal::QUIT;
     loop {
         let _ = kill_process(pid, signal);
         for _ in 0..20 {
@@ -186,6 +198,11 @@ fn server_of(data: &Path) -> Option<Pid> {
     Pid::from_raw(pid).filter(|_| is_of_it)
 }
 
+/// Whether a server runs in a data directory.
+pub fn has_server(data: &Path) -> bool {
+    server_of(data).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,21 +212,58 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let living = Scratch::make(parent.path()).unwrap();
         let dead = Scratch::make(parent.path()).unwrap();
+        let gone = dead.folder.clone();
         fs::create_dir_all(dead.data().join("base")).unwrap();
-        let gone = ProcessIdentity {
-            pid_start: "1".into(),
-            ..ProcessIdentity::own()
-        };
-        fs::write(dead.folder.join(MARK), serde_json::to_vec(&gone).unwrap()).unwrap();
+        drop(dead);
         let kept = Scratch::make(parent.path()).unwrap();
+        fs::create_dir(kept.data()).unwrap();
         kept.keep().unwrap();
-        let foreign = parent.path().join("walden-drill-mine");
-        fs::create_dir(&foreign).unwrap();
-        assert_eq!(remove_leftovers(parent.path()).await.unwrap(), 1);
-        assert!(!dead.folder.exists());
+        let [unmarked, foreign] = ["walden-drill-1", "walden-drill-mine"].map(|name| {
+            let folder = parent.path().join(name);
+            fs::create_dir(&folder).unwrap();
+            folder
+        });
+        fs::write(foreign.join("notes"), "mine").unwrap();
+        assert_eq!(remove_leftovers(parent.path()).await.unwrap(), 2);
+        assert!(!gone.exists() && !unmarked.exists());
         assert!(living.folder.exists() && kept.folder.exists() && foreign.exists());
         living.remove().await.unwrap();
         assert!(!living.folder.exists());
         assert_eq!(remove_leftovers(Path::new("/nowhere")).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_another_takes_for_a_leftover_before_it_is_locked_is_not_used() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("walden-drill-1");
+        fs::create_dir(&folder).unwrap();
+        remove_leftovers(parent.path()).await.unwrap();
+        assert!(mark(&folder).unwrap().is_none());
+        fs::create_dir(&folder).unwrap();
+        let lock = mark(&folder).unwrap();
+        assert!(lock.is_some());
+        assert_eq!(remove_leftovers(parent.path()).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn drills_that_begin_at_once_leave_each_other_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let mut all = tokio::task::JoinSet::new();
+        for _ in 0..20 {
+            let parent = parent.path().to_path_buf();
+            all.spawn(async move {
+                for _ in 0..20 {
+                    remove_leftovers(&parent).await.unwrap();
+                    let scratch = Scratch::make(&parent).unwrap();
+                    tokio::task::yield_now().await;
+                    assert!(scratch.folder.join(MARK).exists());
+                    scratch.remove().await.unwrap();
+                }
+            });
+        }
+        while let Some(done) = all.join_next().await {
+            done.unwrap();
+        }
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
     }
 }

@@ -11,34 +11,34 @@ use super::scratch::Scratch;
 /// Everybody who reaches the socket, which only this user does.
 const HBA: &str = "local all all trust\n";
 
-/// Writes settings behind those that the restore wrote: little memory, a door for this user alone, and no library that is
-/// not installed here. What was left out of `libraries`, which the source loads.
-pub fn configure(
-    scratch: &Scratch,
-    programs: &Path,
-    memory: u64,
-    libraries: &str,
-) -> anyhow::Result<Vec<String>> {
+/// Writes settings behind those that are there: little memory, a door for this user alone, and these libraries.
+pub fn configure(scratch: &Scratch, memory: u64, libraries: &[String]) -> anyhow::Result<()> {
     let hba = scratch.join("pg_hba.conf");
     fs::write(&hba, HBA).context("cannot write the drill's pg_hba.conf")?;
-    let (there, missing) = split(libraries, |library| is_installed(programs, library));
     let auto = scratch.data().join("postgresql.auto.conf");
     let before =
         fs::read_to_string(&auto).with_context(|| format!("cannot read \"{}\"", auto.display()))?;
-    let text = before + &settings(&hba, memory, &there);
-    fs::write(&auto, text).with_context(|| format!("cannot write \"{}\"", auto.display()))?;
-    Ok(missing)
+    let text = before + &settings(&hba, memory, libraries);
+    fs::write(&auto, text).with_context(|| format!("cannot write \"{}\"", auto.display()))
 }
 
 fn settings(hba: &Path, memory: u64, libraries: &[String]) -> String {
     let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
+    let list = |names: &[String]| {
+        let names: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+        names.join(",")
+    };
     let mut text = String::new();
     for (name, value) in [
         ("unix_socket_permissions", "0700".into()),
         ("hba_file", quoted(&hba.display().to_string())),
         ("shared_buffers", format!("{}kB", memory / 1024)),
         ("huge_pages", "off".into()),
-        ("shared_preload_libraries", quoted(&libraries.join(","))),
+        ("shared_preload_libraries", quoted(&list(libraries))),
+        ("session_preload_libraries", quoted("")),
+        ("local_preload_libraries", quoted("")),
+        // A server that ends is noticed; one that starts again has forgotten why.
+        ("restart_after_crash", "off".into()),
         ("autovacuum", "off".into()),
         ("fsync", "off".into()),
     ] {
@@ -47,29 +47,33 @@ fn settings(hba: &Path, memory: u64, libraries: &[String]) -> String {
     text
 }
 
-/// Libraries of a list that are there, and those that are not.
-fn split(libraries: &str, is_there: impl Fn(&str) -> bool) -> (Vec<String>, Vec<String>) {
+/// The libraries of a setting.
+pub fn split(libraries: &str) -> Vec<String> {
     let names = libraries
         .split(',')
         .map(|name| name.trim().trim_matches('"'));
-    let names = names.filter(|name| !name.is_empty()).map(str::to_string);
-    names.partition(|name| is_there(name))
+    names
+        .filter(|name| !name.is_empty())
+        .map(str::to_string)
+        .collect()
 }
 
-/// In the server's own folder of libraries, which Debian and others have in several places; what has a path is looked for there.
-fn is_installed(programs: &Path, library: &str) -> bool {
-    let file = match library.ends_with(".so") {
-        true => library.to_string(),
-        false => format!("{library}.so"),
-    };
-    let name = file.trim_start_matches("$libdir/");
-    if name.starts_with('/') {
-        return Path::new(name).exists();
-    }
-    let prefix = programs.parent().unwrap_or(programs);
-    ["lib", "lib/postgresql", "lib64", "lib64/postgresql"]
-        .iter()
-        .any(|folder| prefix.join(folder).join(name).exists())
+/// Which of the libraries a server did not start for, by its own word: where it looks, it alone knows.
+pub fn not_loaded(words: &str, libraries: &[String]) -> Option<usize> {
+    let said = [
+        "could not access file \"",
+        "could not load library \"",
+        "incompatible library \"",
+    ];
+    let (_, after) = said.iter().find_map(|said| words.split_once(said))?;
+    let name = stem(after.split('"').next()?);
+    libraries.iter().position(|library| stem(library) == name)
+}
+
+/// Its name without a folder and `.so`.
+fn stem(library: &str) -> &str {
+    let name = library.rsplit('/').next().unwrap_or(library);
+    name.strip_suffix(".so").unwrap_or(name)
 }
 
 #[cfg(test)]
@@ -77,14 +81,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libraries_that_are_not_here_are_left_out_and_told() {
-        let (there, missing) = split(
-            " pg_stat_statements, \"timescaledb\" ,,auto_explain",
-            |name| name != "timescaledb",
+    fn a_library_that_the_server_does_not_load_is_found_by_its_words() {
+        let libraries = split(" pg_stat_statements, \"$libdir/timescaledb\" ,,/opt/x/odd.so");
+        assert_eq!(
+            libraries,
+            ["pg_stat_statements", "$libdir/timescaledb", "/opt/x/odd.so"]
         );
-        assert_eq!(there, ["pg_stat_statements", "auto_explain"]);
-        assert_eq!(missing, ["timescaledb"]);
-        assert_eq!(split("", |_| true), (Vec::new(), Vec::new()));
+        for (words, found) in [
+            (
+                "FATAL:  could not access file \"$libdir/timescaledb\": No such file",
+                Some(1),
+            ),
+            (
+                "FATAL:  could not load library \"/usr/lib64/pgsql/timescaledb.so\": no",
+                Some(1),
+            ),
+            (
+                "FATAL:  incompatible library \"/opt/x/odd.so\": version mismatch",
+                Some(2),
+            ),
+            (
+                "FATAL:  could not access file \"another\": No such file",
+                None,
+            ),
+            ("PANIC:  invalid page", None),
+        ] {
+            assert_eq!(not_loaded(words, &libraries), found, "{words}");
+        }
     }
 
     #[test]

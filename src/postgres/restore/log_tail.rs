@@ -1,7 +1,7 @@
 //! Reads a log while a server writes it.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use anyhow::Context;
@@ -19,10 +19,14 @@ pub struct LogTail {
 }
 
 impl LogTail {
-    /// From its beginning.
-    pub fn open(path: &Path) -> anyhow::Result<Self> {
-        let file =
-            File::open(path).with_context(|| format!("cannot read \"{}\"", path.display()))?;
+    /// What it says from a place on.
+    pub fn open(path: &Path, from: u64) -> anyhow::Result<Self> {
+        let open = || {
+            let mut file = File::open(path)?;
+            file.seek(SeekFrom::Start(from))?;
+            std::io::Result::Ok(file)
+        };
+        let file = open().with_context(|| format!("cannot read \"{}\"", path.display()))?;
         Ok(Self {
             reader: BufReader::new(file),
             begun: Vec::new(),

@@ -140,8 +140,16 @@ pub async fn start(how: ServerStart<'_>, watch: Watch<'_>) -> anyhow::Result<Rec
     let port = choose_port(programs, data_directory, port)?;
     let (socket_directory, elsewhere) = choose_socket_directory(programs, data_directory, port)?;
     let log_path = data_directory.join(LOG);
+    // An earlier start may have said something.
+    let from = fs::metadata(&log_path).map_or(0, |log| log.len());
     let mut child = spawn(programs, data_directory, port, &socket_directory, &log_path)?;
-    let log = wait(&mut child, data_directory, (&log_path, patience), watch).await?;
+    let log = wait(
+        &mut child,
+        data_directory,
+        (&log_path, from, patience),
+        watch,
+    )
+    .await?;
     let mut recovered = Recovered {
         phase: log.phase,
         lsn: log.redo_done,
@@ -216,10 +224,10 @@ fn spawn(
 async fn wait(
     child: &mut Child,
     data: &Path,
-    (log_path, patience): (&Path, Duration),
+    (log_path, from, patience): (&Path, u64, Duration),
     watch: Watch<'_>,
 ) -> anyhow::Result<ServerLog> {
-    let mut tail = LogTail::open(log_path)?;
+    let mut tail = LogTail::open(log_path, from)?;
     let mut log = ServerLog::default();
     let mut moving = ServerActivity::new(Instant::now(), patience);
     loop {

@@ -1,0 +1,82 @@
+//! Looks at what a restored server holds.
+
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::anyhow;
+
+use super::asserts::{self, Assert};
+use super::checks;
+use super::command;
+use super::database::Strangers;
+use super::report::DrillReport;
+use super::restored::door;
+use super::scratch::has_server;
+use super::verdict::{Ended, Stage};
+use crate::config::Settings;
+use crate::error::find;
+use crate::postgres::restore::server_log::ServerLog;
+use crate::postgres::restore::start::Recovered;
+
+/// A server, and what is asked of it.
+pub struct Look<'a> {
+    pub settings: &'a Settings,
+    pub asserts: &'a [Assert],
+    pub data: &'a Path,
+    pub recovered: &'a Recovered,
+    /// The only database that counts; `None`: all do.
+    pub database: Option<&'a str>,
+}
+
+impl Look<'_> {
+    /// All checks. `user`: who is asked for first.
+    pub async fn at_all(
+        &self,
+        user: Option<String>,
+        report: &mut DrillReport,
+    ) -> Result<(), Ended> {
+        let begun = Instant::now();
+        let looked = self.look(user, report).await;
+        // Of a server that ended its own words say more than those of lost sessions.
+        if !has_server(self.data) {
+            let words = last_words(&self.recovered.log);
+            let error = anyhow!("the restored server ended while it was looked at: {words}");
+            return Err(Ended(Stage::Server, error));
+        }
+        looked?;
+        report.phase("checks", begun.elapsed().as_secs_f64());
+        report.rto_seconds = Some(report.clock.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    async fn look(&self, user: Option<String>, report: &mut DrillReport) -> Result<(), Ended> {
+        let drill = &self.settings.drill;
+        let opened = door(self.recovered, user, drill.budget).await;
+        let door = opened.map_err(|error| match find::<Strangers>(&error) {
+            Some(_) => Ended(Stage::Prepare, error),
+            None => Ended(Stage::Server, error),
+        })?;
+        let until = Instant::now() + drill.budget;
+        report.checks.extend(checks::all(&door, until).await);
+        let answers = asserts::ask(&door, self.asserts, self.database).await;
+        report.checks.extend(answers);
+        let database = self.database.unwrap_or("postgres");
+        let (line, limit) = (&drill.command, drill.command_timeout);
+        let own = command::run(&door, database, line, limit).await;
+        report.checks.extend(own);
+        Ok(())
+    }
+}
+
+/// Why a server ended, as far as its log tells.
+fn last_words(log: &Path) -> String {
+    let (text, mut read) = (fs::read(log).unwrap_or_default(), ServerLog::default());
+    for line in String::from_utf8_lossy(&text).lines() {
+        read.read(line);
+    }
+    match read.fatal.is_empty() {
+        true => "without a word".into(),
+        false => read.fatal.join(" | "),
+    }
+}

@@ -1,0 +1,177 @@
+//! A drill of base backups and WAL, with the plan of a real restore.
+
+use std::time::Instant;
+
+use anyhow::anyhow;
+use serde_json::json;
+
+use super::asserts::Assert;
+use super::checks::check;
+use super::look::Look;
+use super::report::DrillReport;
+use super::restored::restored;
+use super::run::Frame;
+use super::scratch::Scratch;
+use super::target::DrillTarget;
+use super::verdict::{At, Ended, Stage, within};
+use crate::config::Settings;
+use crate::error::with_hint;
+use crate::evidence::record::{Check, Verdict};
+use crate::health::Health;
+use crate::postgres::catalog::{BACKUP_KIND, RecoveryPlan, RestoreRequest, missing_wal, windows};
+use crate::postgres::cluster::Cluster;
+use crate::postgres::layout::BackupId;
+use crate::postgres::planning::FreshPlanner;
+use crate::postgres::replication::ConnInfo;
+use crate::postgres::restore::start::Recovered;
+
+/// What is asked for.
+#[derive(Debug)]
+pub struct DrillOptions {
+    pub target: DrillTarget,
+    pub asserts: Vec<Assert>,
+    /// Leave the restored cluster there, stopped.
+    pub keep: bool,
+}
+
+/// Restores, looks, and removes what it made; interrupted when `stop` completes. Whatever goes wrong is a verdict. Errors: the
+/// target cannot be reached, as [`Unreachable`](crate::postgres::catalog::Unreachable) says, or there is none.
+pub async fn run(
+    settings: &Settings,
+    planner: &FreshPlanner,
+    options: &DrillOptions,
+    stop: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<DrillReport> {
+    let cluster = planner.cluster();
+    let frame = Frame {
+        settings,
+        cluster: &cluster,
+        keep: options.keep,
+    };
+    let work = async |scratch: &Scratch, report: &mut DrillReport| {
+        drill(settings, planner, options, scratch, report).await
+    };
+    frame.run(stop, work).await
+}
+
+async fn drill(
+    settings: &Settings,
+    planner: &FreshPlanner,
+    options: &DrillOptions,
+    scratch: &Scratch,
+    report: &mut DrillReport,
+) -> Result<(), Ended> {
+    let begun = Instant::now();
+    let plan = plan(settings, planner, options.target, report).await?;
+    report.phase("plan", begun.elapsed().as_secs_f64());
+    tell(report, &plan);
+    let cluster = planner.cluster();
+    let server = restored(settings, cluster, plan, scratch, &mut report.phases).await?;
+    report
+        .checks
+        .extend(missing_libraries(&server.missing_libraries));
+    let recovered = server.recovered;
+    report.checks.push(stopped_as_planned(&recovered));
+    let user = ConnInfo::from_process(settings.postgresql.dsn.expose()).map(|info| info.user);
+    let look = Look {
+        settings,
+        asserts: &options.asserts,
+        data: &scratch.data(),
+        recovered: &recovered,
+        database: None,
+    };
+    look.at_all(user.ok(), report).await?;
+    if options.target == DrillTarget::Latest {
+        let (measured, target) = (report.rpo_seconds, settings.drill.rpo_target);
+        report.checks.extend(within("RPO", measured, target));
+    }
+    Ok(())
+}
+
+fn tell(report: &mut DrillReport, plan: &RecoveryPlan) {
+    report.target = format!("{}, from backup {}", plan.target, plan.backup.id);
+    report.bytes = plan.backup.plain_bytes;
+    report.details = json!({
+        "backup": plan.backup.id.to_string(),
+        "server_version": plan.backup.server_version,
+        "segments": plan.segments,
+        "bytes": plan.backup.plain_bytes,
+    });
+}
+
+fn missing_libraries(missing: &[String]) -> Option<Check> {
+    let seen = || format!("not installed here: {}", missing.join(", "));
+    (!missing.is_empty()).then(|| check("preload libraries", Verdict::CouldNotRun, seen()))
+}
+
+async fn plan(
+    settings: &Settings,
+    planner: &FreshPlanner,
+    target: DrillTarget,
+    report: &mut DrillReport,
+) -> Result<RecoveryPlan, Ended> {
+    let (facts, index) = (planner.facts().await.at(Stage::Plan)?, planner.wal_index());
+    let damaged = facts.damaged_backups.clone();
+    let (limits, now) = (settings.health.clone(), report.began);
+    let derive = move || {
+        let told = windows(&facts, &*index);
+        let health = Health::of(&facts, &told, &missing_wal(&facts), &limits, now);
+        (target.choose(&told), health.protected)
+    };
+    let derived = tokio::task::spawn_blocking(derive).await;
+    let (chosen, protected) = derived.map_err(Into::into).at(Stage::Plan)?;
+    let is_latest = target == DrillTarget::Latest;
+    if is_latest {
+        report.rpo_seconds =
+            protected.map(|protected| (now - protected.until).as_seconds_f64().max(0.0));
+    }
+    let chosen = chosen.ok_or_else(|| {
+        let error = anyhow!("there is no range of moments that can be restored");
+        Ended(
+            Stage::Refused,
+            with_hint(error, "`walden target` shows why"),
+        )
+    })?;
+    let decided = planner.decide(&RestoreRequest::new(chosen)).await;
+    let plan = decided.at(Stage::Plan)?.map_err(|unreachable| {
+        // Somebody asked for too much; what the windows promise, and the latest, must be there.
+        let stage = match target {
+            DrillTarget::At(_) => Stage::Refused,
+            DrillTarget::Latest | DrillTarget::Random(_) => Stage::Plan,
+        };
+        Ended(stage, anyhow::Error::new(*unreachable))
+    })?;
+    if is_latest {
+        let newer = damaged.into_iter().filter(|(id, _)| *id > plan.backup.id);
+        report
+            .checks
+            .extend(passed_over(&planner.cluster(), newer).await);
+    }
+    Ok(plan)
+}
+
+/// Newer backups than the one that was restored.
+async fn passed_over(
+    cluster: &Cluster,
+    newer: impl Iterator<Item = (BackupId, String)>,
+) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for (id, why) in newer {
+        let key = cluster.layout.manifest(&id);
+        let read = cluster.repository.header(&key, BACKUP_KIND).await;
+        let verdict = match read {
+            Err(error) if error.is_damage() => Verdict::Failed,
+            _ => Verdict::CouldNotRun,
+        };
+        checks.push(check(&format!("backup {id}"), verdict, why));
+    }
+    checks
+}
+
+fn stopped_as_planned(recovered: &Recovered) -> Check {
+    let name = "stopped as planned";
+    match (recovered.doubts.is_empty(), &recovered.stopped) {
+        (true, stopped) => check(name, Verdict::Passed, stopped.clone().unwrap_or_default()),
+        (false, _) => check(name, Verdict::Failed, recovered.doubts.join("; ")),
+    }
+}

@@ -1,0 +1,84 @@
+//! What a drill tells when it is over.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::evidence::record::{Act, Check, Evidence, Phase, Verdict};
+
+/// How a drill ended.
+#[derive(Debug, Serialize)]
+pub struct DrillReport {
+    /// What was restored, in words.
+    pub target: String,
+    pub verdict: Verdict,
+    /// Why, unless it passed.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    pub phases: Vec<Phase>,
+    pub checks: Vec<Check>,
+    /// From the order to a server that was checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rto_seconds: Option<f64>,
+    /// How old the newest data was that could be restored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rpo_seconds: Option<f64>,
+    /// Where the restored cluster is, if it was to stay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<PathBuf>,
+    pub bytes: u64,
+    #[serde(skip)]
+    pub began: DateTime<Utc>,
+    /// When the work began.
+    #[serde(skip)]
+    pub clock: Instant,
+    /// For the record: the plan, versions, digests.
+    #[serde(skip)]
+    pub details: Value,
+}
+
+impl DrillReport {
+    /// Of one that begins now.
+    pub fn begin() -> Self {
+        Self {
+            target: "nothing yet".into(),
+            verdict: Verdict::CouldNotRun,
+            reason: String::new(),
+            phases: Vec::new(),
+            checks: Vec::new(),
+            rto_seconds: None,
+            rpo_seconds: None,
+            kept: None,
+            bytes: 0,
+            began: Utc::now(),
+            clock: Instant::now(),
+            details: Value::Null,
+        }
+    }
+
+    /// The record of it.
+    pub fn evidence(&self, ended: DateTime<Utc>) -> Evidence {
+        Evidence {
+            act: Act::Drill,
+            subject: self.target.clone(),
+            began: self.began,
+            ended,
+            verdict: self.verdict,
+            reason: self.reason.clone(),
+            phases: self.phases.clone(),
+            checks: self.checks.clone(),
+            rto_seconds: self.rto_seconds,
+            rpo_seconds: self.rpo_seconds,
+            details: self.details.clone(),
+        }
+    }
+
+    /// Adds a phase that is over.
+    pub fn phase(&mut self, name: &str, seconds: f64) {
+        let name = name.into();
+        self.phases.push(Phase { name, seconds });
+    }
+}

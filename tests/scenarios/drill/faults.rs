@@ -1,0 +1,188 @@
+//! Faults of the repository, of the data and of the drill's host, told apart.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::{check, drill, flip_byte, is_empty, prepared};
+use crate::harness::{Major, Scratch, Walden, finish};
+
+/// Programs of a major whose server runs `script` before it starts for good.
+fn programs(scratch: &Scratch, major: &Major, name: &str, script: &str) -> PathBuf {
+    let folder = scratch.folder(name);
+    for program in fs::read_dir(major.bin()).unwrap().flatten() {
+        if program.file_name() != "postgres" {
+            symlink(program.path(), folder.join(program.file_name())).unwrap();
+        }
+    }
+    let postgres = folder.join("postgres");
+    let text = format!(
+        "#!/bin/sh\ncase \"$*\" in --version*|*' -C '*) ;; *) {script} ;; esac\nexec '{}' \"$@\"\n",
+        major.program("postgres").display()
+    );
+    fs::write(&postgres, text).unwrap();
+    fs::set_permissions(&postgres, fs::Permissions::from_mode(0o755)).unwrap();
+    folder
+}
+
+/// A drill with other settings, as the environment gives them.
+fn drill_with(walden: &Walden, code: i32, settings: &[(&str, &str)]) -> Value {
+    let mut command = walden.command(["--format", "json", "drill", "run"]);
+    for (name, value) in settings {
+        command.env(format!("WALDEN_{name}"), value);
+    }
+    let output = finish(&mut command);
+    assert_eq!(output.code, Some(code), "{output:?}");
+    serde_json::from_str(&output.stdout).expect("JSON")
+}
+
+fn reason(report: &Value) -> &str {
+    report["reason"].as_str().expect("a reason")
+}
+
+/// The segments of the archive, oldest first.
+fn segments(walden: &Walden) -> Vec<PathBuf> {
+    let timelines = fs::read_dir(walden.repository.join("main/wal")).unwrap();
+    let folders = timelines.flatten().map(|entry| entry.path());
+    let mut segments: Vec<PathBuf> = folders
+        .filter(|path| path.is_dir())
+        .flat_map(|folder| fs::read_dir(folder).unwrap().flatten())
+        .map(|entry| entry.path())
+        .collect();
+    segments.sort();
+    segments
+}
+
+#[test]
+fn what_replay_lacks_is_asked_for_again_before_the_backup_is_blamed() {
+    let (scratch, major) = (Scratch::new("drillwal"), Major::newest());
+    let (cluster, walden) = prepared(&scratch, &major);
+    for round in 0..3 {
+        cluster.sql(&format!("create table more{round}()"));
+        cluster.archive_now();
+    }
+    let (repository, away) = (walden.repository.display(), scratch.join("away"));
+    let lost = segments(&walden)[segments(&walden).len() - 2].clone();
+    let with = |name: &str, script: String, code: i32| {
+        let programs = programs(&scratch, &major, name, &script);
+        drill_with(
+            &walden,
+            code,
+            &[("DRILL__PROGRAMS", programs.to_str().unwrap())],
+        )
+    };
+    // The disk of the repository is unmounted.
+    walden.expect_log("no record of this is kept");
+    let script = format!("mv '{repository}' '{}'", away.display());
+    let report = with("unmounting", script, 1);
+    assert_eq!(report["verdict"], "could-not-run", "{report:#}");
+    assert!(reason(&report).contains("cannot be reached"), "{report:#}");
+    fs::rename(&away, &walden.repository).unwrap();
+    // The segment cannot be read for a while.
+    let script = format!("chmod 0 '{}'", lost.display());
+    let report = with("closing", script, 1);
+    assert_eq!(report["verdict"], "could-not-run", "{report:#}");
+    fs::set_permissions(&lost, fs::Permissions::from_mode(0o600)).unwrap();
+    // It is lost.
+    let script = format!("mv '{}' '{}'", lost.display(), away.display());
+    let report = with("losing", script, 3);
+    assert_eq!(report["verdict"], "failed", "{report:#}");
+    assert!(reason(&report).contains("is missing"), "{report:#}");
+    // It was lost before.
+    let report = drill(&walden, 3, &[]);
+    assert_eq!(report["verdict"], "failed", "{report:#}");
+    fs::rename(&away, &lost).unwrap();
+    // It is damaged.
+    flip_byte(&lost);
+    let report = drill(&walden, 3, &[]);
+    assert_eq!(report["verdict"], "failed", "{report:#}");
+    flip_byte(&lost);
+    // A newer backup that cannot be read is passed over, and told.
+    walden.ok(["backup", "take"]);
+    let base = walden.repository.join("main/base");
+    let mut backups: Vec<PathBuf> = fs::read_dir(base)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    backups.sort();
+    let manifest = fs::read_dir(backups.last().unwrap())
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path());
+    let manifest = manifest
+        .into_iter()
+        .find(|path| path.to_string_lossy().contains("manifest"));
+    fs::write(manifest.unwrap(), "damaged").unwrap();
+    let report = drill(&walden, 3, &[]);
+    assert!(reason(&report).starts_with("backup 2"), "{report:#}");
+    assert!(is_empty(&scratch.join("drills")));
+}
+
+#[test]
+fn what_the_host_lacks_is_told_and_no_failure() {
+    let (scratch, major) = (Scratch::new("drillhost"), Major::newest());
+    let (mut cluster, walden) = prepared(&scratch, &major);
+    // A library that is not installed there, wherever the server looks for it.
+    let library = scratch.join("odd.so");
+    let libraries = String::from_utf8(
+        std::process::Command::new(major.program("pg_config"))
+            .arg("--pkglibdir")
+            .output()
+            .unwrap()
+            .stdout,
+    );
+    let found = Path::new(libraries.unwrap().trim()).join("auto_explain.so");
+    fs::copy(found, &library).unwrap();
+    scratch.give(&library);
+    cluster.append_conf(&format!(
+        "shared_preload_libraries = '{}'\n",
+        library.display()
+    ));
+    cluster.restart();
+    // An index that is out of order, in a database that says that another library made that order.
+    cluster.sql(
+        "create database words template template0 encoding 'UTF8' lc_collate 'C.utf8' lc_ctype 'C.utf8'",
+    );
+    cluster.sql_in(
+        "words",
+        "create table words(word text); insert into words select 'w' || n from generate_series(1, 900) n;
+         create index out_of_order on words(word);
+         update pg_index set indoption = '1' where indexrelid = 'out_of_order'::regclass",
+    );
+    let version = |version: &str| {
+        let sql = "update pg_database set datcollversion =";
+        cluster.sql(&format!("{sql} {version} where datname = 'words'"));
+    };
+    version("'1'");
+    walden.expect_log("has no actual collation version");
+    walden.ok(["backup", "take"]);
+    cluster.archive_now();
+    fs::remove_file(&library).unwrap();
+    let report = drill(&walden, 0, &[]);
+    let libraries = check(&report, "preload libraries");
+    assert_eq!(libraries["verdict"], "could-not-run", "{report:#}");
+    let indexes = check(&report, "indexes of \"words\"");
+    assert!(
+        indexes["seen"]
+            .as_str()
+            .unwrap()
+            .contains("collation default is of version 1, here of none"),
+        "{report:#}"
+    );
+    // The same index, where the order is this library's.
+    version("null");
+    cluster.archive_now();
+    let report = drill(&walden, 3, &[]);
+    assert!(reason(&report).contains("invariant violated"), "{report:#}");
+    // Nobody whom the drill knows is let in.
+    let dsn = cluster.dsn().replace("user=walden", "user=somebody");
+    let report = drill_with(&walden, 1, &[("POSTGRESQL__DSN", &dsn)]);
+    assert!(
+        reason(&report).contains("lets none of these roles in: somebody"),
+        "{report:#}"
+    );
+    assert!(is_empty(&scratch.join("drills")));
+}
