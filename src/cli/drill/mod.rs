@@ -62,7 +62,9 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
         Ok(report) => report,
         Err(refused) => {
             return match find::<Unreachable>(&refused) {
-                Some(unreachable) => refusal(context.format, unreachable, None),
+                Some(unreachable) => refusal(context.format, unreachable, &|arguments| {
+                    format!("walden restore {arguments}")
+                }),
                 None => {
                     print_error(&refused);
                     Ok(Exit::Refused)
