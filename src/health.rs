@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 pub use rules::Rule;
 pub use upkeep::{DiskUse, NewestDump, ScheduledJob, Upkeep};
 
+pub use crate::postgres::layout::DumpKind;
 use crate::postgres::types::TimelineId;
 
 /// Segments are stored several at a time, a later one may come first: what lies behind a gap counts from this age on.
@@ -60,6 +61,12 @@ impl Subject {
         (Self::Jobs, "jobs"),
         (Self::Space, "space"),
     ];
+
+    /// The name of its check.
+    pub fn name(self) -> &'static str {
+        let mut all = Self::ALL.iter();
+        all.find(|(subject, _)| *subject == self).map_or("", |(_, name)| name)
+    }
 }
 
 /// Something that is not good.
@@ -67,6 +74,9 @@ impl Subject {
 pub struct HealthReason {
     /// The rule that is broken; an alert has its name.
     pub rule: Rule,
+    /// Which one breaks it, where there are several: a job, a database. Else empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub of: String,
     /// The check of `walden check` that tells it, too.
     pub about: Subject,
     pub level: Level,
@@ -75,15 +85,29 @@ pub struct HealthReason {
     pub next: String,
 }
 
+impl Rule {
+    /// Whether only who knows what waits to be archived can judge it.
+    pub fn is_of_waiting(self) -> bool {
+        matches!(self, Self::WalWaits | Self::Backlog)
+    }
+}
+
 impl HealthReason {
     fn new(rule: Rule, what: impl Into<String>, next: impl Into<String>) -> Self {
         Self {
             rule,
+            of: String::new(),
             about: rule.about(),
             level: rule.level(),
             what: what.into(),
             next: next.into(),
         }
+    }
+
+    /// The same of one of several.
+    fn of(self, of: &str) -> Self {
+        let of = of.to_string();
+        Self { of, ..self }
     }
 }
 

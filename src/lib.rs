@@ -8,6 +8,7 @@
 //! | edges      | `cli`, `service`, `http`                                                    |
 //! | jobs       | `jobs`: what runs when, and who runs it                                      |
 //! | evidence   | `evidence`: chained records of what was done                                  |
+//! | alerts     | `alerts`: who is told what fires                                             |
 //! | answers    | `api`: JSON of `cli` and `http`                                               |
 //! | activities | `postgres` but for the core, `postgres::load` among them           |
 //! | core       | `postgres::{types, wal, layout, catalog}`, `health`, `retention`: pure      |
@@ -15,6 +16,7 @@
 //! | leaves     | `budget`, `config`, `data_directory`, `error`, `folder_place`, `fsync`,     |
 //! |            | `metrics`, `owner`, `plain`, `wire`                                         |
 
+pub mod alerts;
 pub mod api;
 pub mod budget;
 pub mod cli;

@@ -98,6 +98,7 @@ const LAYERS: &[Layer] = &[
             "health",
             "jobs",
             "evidence",
+            "alerts",
         ],
         pure: false,
     },
@@ -105,7 +106,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "answers",
         modules: &["api"],
-        may_name: &["api", "postgres", "health", "retention", "evidence"],
+        may_name: &["api", "postgres", "health", "retention", "evidence", "alerts"],
         pure: true,
     },
     Layer {
@@ -171,6 +172,40 @@ const LAYERS: &[Layer] = &[
             "evidence::chain",
             "codec::Digest",
             "storage::Key",
+        ],
+        pure: true,
+    },
+    // What is not good is handed over; how it was judged is health's knowledge.
+    Layer {
+        name: "alerts",
+        modules: &["alerts"],
+        may_name: &[
+            "alerts",
+            "health",
+            "storage",
+            "codec::Digest",
+            "config",
+            "error",
+            "plain",
+        ],
+        pure: false,
+    },
+    Layer {
+        name: "alerts (decisions)",
+        modules: &[
+            "alerts::state",
+            "alerts::decide",
+            "alerts::message",
+            "alerts::template",
+        ],
+        may_name: &[
+            "alerts::state",
+            "alerts::decide",
+            "alerts::message",
+            "alerts::template",
+            "health",
+            "codec::Digest",
+            "plain",
         ],
         pure: true,
     },

@@ -3,6 +3,7 @@
 //! A verb gathers, lets the layers below decide and act, and shows the result. Results go to standard output, errors with
 //! their `HINT:` to standard error. `exit` alone turns outcomes into codes.
 
+mod alert;
 mod backup;
 mod check;
 mod config;
@@ -171,6 +172,8 @@ enum Verb {
     Retention(retention::Args),
     /// List, show, run and cancel jobs: what runs by itself.
     Jobs(jobs::Args),
+    /// Tell people when something is late or wrong, and when it is over: check, list, test, silence.
+    Alert(alert::Args),
     /// List, verify and export the records of what was done: drills, restores, verifications, deletions.
     Evidence(evidence::Args),
     /// Show when jobs run by themselves, and write what makes cron or systemd run them.
@@ -209,13 +212,14 @@ fn asks_to_fetch(arguments: &[OsString]) -> bool {
     verbs.any(|argument| argument == "fetch")
 }
 
-/// Whether the verb is `check`: its exit codes are those of Nagios plugins, also when the arguments are wrong.
+/// Whether the verb is `check` or `alert check`: its exit codes are those of Nagios plugins, also when the arguments are wrong.
 fn asks_to_check(arguments: &[OsString]) -> bool {
     let mut words = arguments.iter().skip(1);
     while let Some(word) = words.next() {
         match word.to_str() {
             Some("--config" | "--format") => drop(words.next()),
             Some(option) if option.starts_with('-') => (),
+            Some("alert") => (),
             verb => return verb == Some("check"),
         }
     }
@@ -277,6 +281,7 @@ fn wait_for(context: &Context, verb: Verb, own: OwnFormat) -> anyhow::Result<Exi
         Verb::Retention(args) => waits!(block_on, retention::run(args)),
         Verb::Jobs(args) => waits!(block_on, jobs::run(args)),
         Verb::Evidence(args) => waits!(block_on, evidence::run(&args, own)),
+        Verb::Alert(args) => waits!(block_on, alert::run(args)),
         Verb::Init(_)
         | Verb::Check(_)
         | Verb::Config(_)
@@ -303,6 +308,7 @@ mod tests {
     fn a_check_is_known_before_its_arguments_are_understood() {
         let asks =
             |line: &str| asks_to_check(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        assert!(asks("walden alert check") && !asks("walden alert list"));
         assert!(asks("walden check") && asks("walden --config x --format=json check --nonsense"));
         assert!(
             !asks("walden --config check backup take")

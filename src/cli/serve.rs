@@ -7,10 +7,10 @@ use anyhow::anyhow;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::context::heir_of_cluster;
-use super::{Context, Exit, jobs};
+use super::{Context, Exit, alert, jobs};
 use crate::config::{ClusterIdentity, Settings};
 use crate::error::Hint;
-use crate::http;
+use crate::http::{self, Alerting};
 use crate::owner;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::replication::ConnInfo;
@@ -52,10 +52,8 @@ pub fn run(context: &Context) -> anyhow::Result<Exit> {
         };
         let identity = ClusterIdentity::of(&context.settings, |name| std::env::var_os(name));
         let http = http::HttpOptions::of(&context.settings)?;
-        let open = async || match http {
-            Some(http) => Some(http::beside(http).await),
-            None => None,
-        };
+        let alerting = alerting(&context.settings, &cluster)?;
+        let open = async || http::beside(http, alerting).await;
         service::run(cluster, identity, options, open, stop).await
     });
     runtime.shutdown_timeout(LAST_WAIT);
@@ -81,6 +79,15 @@ fn refuse_root(settings: &Settings) -> anyhow::Result<()> {
         // Opening the repository tells what is wrong with it.
         _ => Ok(()),
     }
+}
+
+/// Who is told of alerts.
+fn alerting(settings: &Settings, cluster: &Cluster) -> anyhow::Result<Option<Alerting>> {
+    let evaluator = alert::evaluator(settings, cluster)?;
+    Ok(evaluator.map(|evaluator| Alerting {
+        evaluator,
+        interval: settings.alerts.interval,
+    }))
 }
 
 /// What runs by itself.

@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use super::jobs::look;
 use super::{Context, Exit, Format, print_json, print_text};
 use crate::error::{one_line, with_hint};
-use crate::health::{Health, HealthReason, Level, Protected, moment};
+use crate::health::{Health, HealthReason, Level, Protected, Upkeep, moment};
 use crate::plain::counted;
 use crate::postgres::catalog::WalRanges;
 use crate::postgres::check::upkeep;
@@ -22,6 +22,7 @@ use crate::postgres::index::IndexState;
 use crate::postgres::overview::Overview;
 use crate::service::status::{
     Archiving, Backlog, Failures, Fetching, Http, Indexing, Occurrences, ServiceStatus,
+    waiting_files,
 };
 use crate::wire::{HookRequest, Reply};
 
@@ -30,13 +31,37 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs the verb.
 pub async fn run(context: &Context) -> anyhow::Result<Exit> {
+    let status = service(context).await?;
+    let health = health(context, Some(&status)).await.map(|(health, _)| health);
+    match context.format {
+        Format::Json => print_json(&StatusOutput {
+            status: &status,
+            health: HealthOutput::of(&health),
+        })?,
+        Format::Table => print_text(&(in_words(&status, Utc::now()) + &standing_in_words(&health)))?,
+    }
+    Ok(Exit::Success)
+}
+
+/// How it stands, with what the service knows, if one answers; and whether what waits to be archived is known. Errors: it
+/// could not be found out.
+pub async fn standing(context: &Context) -> anyhow::Result<(Health, Upkeep, bool)> {
+    let status = service(context).await.ok();
+    let found = health(context, status.as_ref()).await;
+    let (health, upkeep) = found.map_err(anyhow::Error::msg)?;
+    let backlogs = status.map(|status| status.archiving.backlogs);
+    let knows_waiting = backlogs.is_some_and(|backlogs| waiting_files(&backlogs).is_some());
+    Ok((health, upkeep, knows_waiting))
+}
+
+/// What the service says.
+async fn service(context: &Context) -> anyhow::Result<ServiceStatus> {
     let socket = &context.settings.service.socket;
     let asked = tokio::time::timeout(PATIENCE, ask(socket)).await;
     let asked = asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    let reply = asked.map_err(|error| unanswered(socket, error))?;
-    let status: ServiceStatus = match reply {
+    match asked.map_err(|error| unanswered(socket, error))? {
         Reply::Status(text) => {
-            serde_json::from_slice(&text).context("the service's answer cannot be read")?
+            serde_json::from_slice(&text).context("the service's answer cannot be read")
         }
         Reply::Failed(text) => bail!(
             "{}",
@@ -48,27 +73,21 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
             let error = anyhow!(
                 "the service gave an answer that does not belong to the question: {other:?}"
             );
-            return Err(with_hint(
+            Err(with_hint(
                 error,
                 "install walden of one version, and restart `walden serve`",
-            ));
+            ))
         }
-    };
-    let health = health(context, &status).await;
-    match context.format {
-        Format::Json => print_json(&StatusOutput {
-            status: &status,
-            health: HealthOutput::of(&health),
-        })?,
-        Format::Table => print_text(&(in_words(&status, Utc::now()) + &standing(&health)))?,
     }
-    Ok(Exit::Success)
 }
 
 /// How it stands; or why that could not be found out.
-async fn health(context: &Context, status: &ServiceStatus) -> Result<Health, String> {
+async fn health(
+    context: &Context,
+    status: Option<&ServiceStatus>,
+) -> Result<(Health, Upkeep), String> {
     let read = async {
-        let prove = async |_: &WalRanges| status.indexing.proven;
+        let prove = async |_: &WalRanges| status.and_then(|status| status.indexing.proven);
         let (cluster, settings) = (context.cluster().await?, &context.settings);
         let kept = Overview::read(&cluster, &settings.catalog.cache, prove).await?;
         anyhow::Ok((cluster, kept))
@@ -83,8 +102,9 @@ async fn health(context: &Context, status: &ServiceStatus) -> Result<Health, Str
     let (settings, limits) = (&context.settings, &context.settings.health);
     let upkeep = upkeep(settings, &cluster, &look(settings), PATIENCE).await;
     let now = Utc::now();
-    let health = kept.health(limits, status.archiving.at(now));
-    Ok(health.with(&upkeep, limits, now))
+    let archiving = status.map_or(now.into(), |status| status.archiving.at(now));
+    let health = kept.health(limits, archiving);
+    Ok((health.with(&upkeep, limits, now), upkeep))
 }
 
 /// For `--format json`.
@@ -129,7 +149,7 @@ impl<'a> HealthOutput<'a> {
 }
 
 /// What would be lost, and what is not good.
-fn standing(health: &Result<Health, String>) -> String {
+fn standing_in_words(health: &Result<Health, String>) -> String {
     match health {
         Ok(health) => {
             let until = health

@@ -11,6 +11,7 @@ mod identity;
 mod keep;
 mod keys;
 mod presets;
+mod private;
 mod raw;
 mod render;
 mod secret;
@@ -36,13 +37,15 @@ pub use identity::ClusterIdentity;
 pub use keep::Keep;
 pub use keys::{Fallback, SettingKey, SettingType};
 pub use presets::{PRESETS, Preset};
+pub use private::read_private;
 pub use render::{DisplayedSetting, effective, example, render_commented, render_reference, show};
 pub use secret::Secret;
 pub use settings::{
-    Backup, Catalog, Checkpoint, Cluster, CreateOnly, Dump, DumpOutput, Encryption, Health, Http,
+    Alerts, Backup, Catalog, Checkpoint, Cluster, CreateOnly, Dump, DumpOutput, Encryption, Health, Http,
     KEYS, Log, LogFormat, LogLevel, Postgresql, Repository, Restore, Retention, RetentionBase,
     RetentionDump, RetentionSchema, S3, Schedule, Service, Settings, ThawSpeed, Wal,
 };
+pub use units::parse_duration;
 pub use url::RepositoryUrl;
 
 /// The file that is read when neither `--config` nor `WALDEN_CONFIG` names one.

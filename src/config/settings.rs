@@ -435,6 +435,27 @@ settings! {
         controls: Option<PathBuf> = PATH, Unset("/etc/walden/controls.toml");
     }
 
+    /// Who is told when a rule of section health is broken, and when it is over: by the service, or by cron with
+    /// `walden alert check` (docs/operations/alerts.md).
+    alerts: Alerts {
+        /// A file with the channels: webhooks, Slack, mail, PagerDuty, commands, heartbeats; and with what is to be
+        /// different for single rules. When not set, nobody is told.
+        file: Option<PathBuf> = PATH, Unset("/etc/walden/alerts.toml");
+        /// How often the service looks.
+        interval: Duration = SettingType::Duration { min: 1, max: DAY }, Value("1m");
+        /// How long a rule must be broken until the service tells it; five times as long if it is only that something
+        /// is not known. `walden alert check` tells at once.
+        hold: Duration = SettingType::Duration { min: 0, max: DAY }, Value("2m");
+        /// After how long a critical alert that still fires is told again.
+        repeat_critical: Duration = LIMIT, Value("4h");
+        /// After how long a warning that still fires is told again.
+        repeat_warning: Duration = LIMIT, Value("1d");
+        /// What is over and comes again within this time after it was told is told only then.
+        throttle: Duration = SettingType::Duration { min: 0, max: DAY }, Value("10m");
+        /// How long one message may take.
+        timeout: Duration = SettingType::Duration { min: 1, max: 30 }, Value("10s");
+    }
+
     /// What is logged.
     log: Log {
         /// The least severe messages that are logged.

@@ -21,7 +21,8 @@ pub(super) fn parse_amount(text: &str) -> Option<u64> {
     text.parse().ok().or_else(|| parse_size(text))
 }
 
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+/// A span such as `90s`; `None`: it is none.
+pub fn parse_duration(text: &str) -> Option<Duration> {
     with_unit(text, DURATION_UNITS).map(Duration::from_millis)
 }
 

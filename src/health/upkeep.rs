@@ -45,6 +45,8 @@ pub struct ScheduledJob {
     pub is_running: bool,
     /// When the last run ended, however.
     pub ended_at: Option<DateTime<Utc>>,
+    /// When the last run ended that succeeded.
+    pub succeeded_at: Option<DateTime<Utc>>,
     /// The first moment that nobody ran for.
     pub due_since: Option<DateTime<Utc>>,
     /// No runner has looked after it yet.
@@ -187,7 +189,7 @@ impl Upkeep {
         };
         let next =
             format!("find out why with `walden jobs list --runs`, then `walden jobs run {name}`");
-        Some(HealthReason::new(rule, what, next))
+        Some(HealthReason::new(rule, what, next).of(name))
     }
 
     fn overdue(&self, job: &ScheduledJob, now: DateTime<Utc>) -> Option<HealthReason> {
@@ -210,7 +212,7 @@ impl Upkeep {
             None => return None,
         };
         let next = "let `walden serve` run, or cron do it: `walden schedule install`";
-        Some(HealthReason::new(rule, what, next))
+        Some(HealthReason::new(rule, what, next).of(name))
     }
 }
 
@@ -233,7 +235,7 @@ fn failed(job: &ScheduledJob) -> Option<HealthReason> {
     };
     let next =
         format!("look with `walden jobs list --runs`, mend it, then `walden jobs run {name}`");
-    Some(HealthReason::new(rule, what, next))
+    Some(HealthReason::new(rule, what, next).of(name))
 }
 
 impl Health {
@@ -261,6 +263,7 @@ mod tests {
             why: None,
             is_running: false,
             ended_at: Some(at(0)),
+            succeeded_at: None,
             due_since: None,
             unattended: false,
             stale_before: Some(at(600)),

@@ -52,14 +52,15 @@ pub struct Port {
 }
 
 impl Port {
-    /// Listens; what is in the way is told, and tried again once this runs.
-    pub async fn open(options: &HttpOptions) -> Self {
+    /// Listens, if there is where to; what is in the way is told, and tried again once this runs.
+    pub async fn open(options: &HttpOptions) -> Option<Self> {
         let HttpOptions {
-            listen: address,
+            listen,
             tls,
             max_connections: most,
             ..
         } = options.clone();
+        let address = listen?;
         let state = watch::Sender::new(Http {
             url: url(&tls, address),
             failed: None,
@@ -79,7 +80,7 @@ impl Port {
                 hints(&error).join("; ")
             );
         }
-        port
+        Some(port)
     }
 
     /// Whether it is answered on.

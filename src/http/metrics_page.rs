@@ -298,7 +298,7 @@ fn standing(show: &mut Show, health: &Health, status: Option<&ServiceStatus>) {
         status.is_some_and(|status| waiting_files(&status.archiving.backlogs).is_some());
     for rule in Rule::ALL
         .iter()
-        .filter(|rule| knows_waiting || !matches!(rule, Rule::WalWaits | Rule::Backlog))
+        .filter(|rule| knows_waiting || !rule.is_of_waiting())
     {
         let level = if health.breaks(*rule) {
             rule.level()

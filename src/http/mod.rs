@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod alerts;
+mod alerting;
 mod app;
 mod dto;
 mod facts;
@@ -27,7 +28,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use axum::Router;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -36,6 +36,7 @@ use crate::postgres::archive::Fetcher;
 use crate::postgres::planning::Planner;
 use crate::service::{Beside, ServiceHandles, fetches};
 
+pub use alerting::Alerting;
 pub use listen::Port;
 pub use options::HttpOptions;
 
@@ -52,37 +53,49 @@ const WORKERS: usize = 1;
 
 /// HTTP, ready to serve.
 pub struct HttpServer {
-    port: Port,
-    router: Router,
+    /// `None`: it is off. Then only who tells of alerts asks.
+    port: Option<Port>,
+    app: Arc<App>,
     reader: FactsReader,
     watcher: Watcher,
     fetch_owner: fetches::FetchActor,
     plans_owner: PlansOwner,
+    alerting: Option<Alerting>,
 }
 
-/// Opens the port, and answers there from what the service hands over.
-pub async fn beside(options: HttpOptions) -> Beside {
+/// Opens the port, and answers there from what the service hands over; tells people of alerts from the same. `None`:
+/// nothing of that is wanted.
+pub async fn beside(options: HttpOptions, alerting: Option<Alerting>) -> Option<Beside> {
     let port = Port::open(&options).await;
-    Beside {
-        name: "HTTP",
-        state: port.state(),
-        serve: Box::new(|service, stopped| {
-            Box::pin(HttpServer::new(port, options, service).run(stopped))
-        }),
+    if port.is_none() && alerting.is_none() {
+        return None;
     }
+    Some(Beside {
+        name: "HTTP or alerts",
+        state: port.as_ref().map(Port::state),
+        serve: Box::new(|service, stopped| {
+            Box::pin(HttpServer::new(port, options, service, alerting).run(stopped))
+        }),
+    })
 }
 
 impl HttpServer {
     /// Answers on `port`.
-    pub fn new(port: Port, options: HttpOptions, service: ServiceHandles) -> Self {
+    pub fn new(
+        port: Option<Port>,
+        options: HttpOptions,
+        service: ServiceHandles,
+        alerting: Option<Alerting>,
+    ) -> Self {
         let (app, reader, watcher, fetch_owner, plans_owner) = parts(options, service);
         Self {
             port,
-            router: routes::router(Arc::new(app)),
+            app: Arc::new(app),
             reader,
             watcher,
             fetch_owner,
             plans_owner,
+            alerting,
         }
     }
 
@@ -92,8 +105,14 @@ impl HttpServer {
         parts.spawn(self.reader.run(stopped.clone()));
         parts.spawn(self.watcher.run(stopped.clone()));
         parts.spawn(self.plans_owner.run(stopped.clone()));
-        parts.spawn(self.port.run(self.router, stopped));
-        // Ends when the routes, which ask it, are gone.
+        if let Some(alerting) = self.alerting {
+            parts.spawn(alerting.run(self.app.clone(), stopped.clone()));
+        }
+        if let Some(port) = self.port {
+            parts.spawn(port.run(routes::router(self.app.clone()), stopped));
+        }
+        drop(self.app);
+        // Ends when who asks it is gone.
         parts.spawn(self.fetch_owner.run());
         while let Some(ended) = parts.join_next().await {
             ended.context("a part of HTTP failed")??;

@@ -10,15 +10,16 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::tokens::{Tokens, read_private};
-use crate::config;
+use super::tokens::Tokens;
+use crate::config::{self, read_private};
 use crate::error::{Hint, with_hint};
 use crate::retention::Policy;
 
 /// How HTTP is served; all bounds of it.
 #[derive(Debug, Clone)]
 pub struct HttpOptions {
-    pub listen: SocketAddr,
+    /// `None`: nowhere. What HTTP tells is known all the same.
+    pub listen: Option<SocketAddr>,
     pub tokens: Tokens,
     /// HTTPS instead of HTTP.
     pub tls: Option<Arc<ServerConfig>>,
@@ -39,12 +40,9 @@ pub struct HttpOptions {
 }
 
 impl HttpOptions {
-    /// `None` when HTTP is off. Errors: an address that others reach without a token, files that cannot be used.
-    pub fn of(all: &config::Settings) -> anyhow::Result<Option<Self>> {
+    /// As the settings say. Errors: an address that others reach without a token, files that cannot be used.
+    pub fn of(all: &config::Settings) -> anyhow::Result<Self> {
         let settings = &all.http;
-        let Some(listen) = settings.listen else {
-            return Ok(None);
-        };
         let tokens = Tokens::load(settings.token_file.as_deref(), &settings.token)?;
         let tls = match (&settings.tls_certificate, &settings.tls_key) {
             (Some(certificate), Some(key)) => Some(tls(certificate, key)?),
@@ -56,7 +54,7 @@ impl HttpOptions {
                 bail!(with_hint(error, "set both for HTTPS, or neither for HTTP"));
             }
         };
-        if !listen.ip().is_loopback() {
+        if let Some(listen) = settings.listen.filter(|listen| !listen.ip().is_loopback()) {
             if tokens.is_empty() {
                 let error = anyhow!(
                     "http.listen is {listen}, which other machines reach, and there is no token"
@@ -70,8 +68,8 @@ impl HttpOptions {
                 );
             }
         }
-        Ok(Some(Self {
-            listen,
+        Ok(Self {
+            listen: settings.listen,
             tokens,
             tls,
             max_connections: settings.max_connections,
@@ -81,7 +79,7 @@ impl HttpOptions {
             limits: all.health.clone(),
             folder: all.repository.url.folder().map(Path::to_path_buf),
             retention: Policy::new(all),
-        }))
+        })
     }
 }
 
@@ -131,7 +129,7 @@ mod tests {
         settings
     }
 
-    fn options(settings: &Settings) -> anyhow::Result<Option<HttpOptions>> {
+    fn options(settings: &Settings) -> anyhow::Result<HttpOptions> {
         HttpOptions::of(settings)
     }
 
@@ -145,20 +143,17 @@ mod tests {
                 "{error:#}"
             );
             open.http.token = Secret::new("0123456789abcdef");
-            assert!(options(&open).unwrap().is_some());
+            options(&open).unwrap();
         }
         for address in ["127.0.0.1:8432", "127.9.9.9:1", "[::1]:8432"] {
             let local = settings(|http| http.listen = address.parse().ok());
             assert!(
-                options(&local).unwrap().unwrap().tokens.is_empty(),
+                options(&local).unwrap().tokens.is_empty(),
                 "{address}"
             );
         }
-        assert!(
-            options(&settings(|http| http.listen = None))
-                .unwrap()
-                .is_none()
-        );
+        let off = options(&settings(|http| http.listen = None)).unwrap();
+        assert_eq!(off.listen, None);
     }
 
     #[test]

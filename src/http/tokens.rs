@@ -1,23 +1,18 @@
 //! Who may ask: tokens, compared in constant time.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow};
 use axum::http::{HeaderMap, header};
 use subtle::{Choice, ConstantTimeEq};
 
 use crate::codec::Digest;
-use crate::config::Secret;
+use crate::config::{Secret, read_private};
 use crate::error::{Hint, with_hint};
 
 /// Shorter ones can be guessed.
 const SHORTEST: usize = 16;
-/// Bytes of a file of tokens that are read.
-const LONGEST_FILE: u64 = 64 << 10;
 const HOW_TO_MAKE: &str = "`openssl rand -hex 32` makes a good one";
 
 /// The tokens that are accepted; only their digests are kept. Their lengths then do not show in the time that comparing takes.
@@ -102,31 +97,6 @@ fn ensure_some(tokens: &Tokens, path: &Path) -> anyhow::Result<()> {
         .hint(HOW_TO_MAKE),
         false => Ok(()),
     }
-}
-
-/// The text of a file that holds secrets: only its owner may read it; when that is root, its group, too.
-pub fn read_private(path: &Path, setting: &str, hint: &str) -> anyhow::Result<String> {
-    let shown = path.display();
-    let what = || format!("cannot read \"{shown}\", named by {setting}");
-    let file = File::open(path).with_context(what).hint(hint)?;
-    let meta = file.metadata().with_context(what)?;
-    let allowed_to_group = if meta.uid() == 0 { 0o040 } else { 0 };
-    if meta.mode() & 0o077 & !allowed_to_group != 0 {
-        let error = anyhow!(
-            "\"{shown}\", named by {setting}, is open to others (mode {:04o})",
-            meta.mode() & 0o7777
-        );
-        bail!(with_hint(error, format!("run `chmod 0600 '{shown}'`")));
-    }
-    ensure!(
-        meta.is_file(),
-        "\"{shown}\", named by {setting}, is not a file"
-    );
-    let mut text = String::new();
-    file.take(LONGEST_FILE)
-        .read_to_string(&mut text)
-        .with_context(what)?;
-    Ok(text)
 }
 
 #[cfg(test)]

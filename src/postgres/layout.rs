@@ -30,6 +30,8 @@ const QUIET_FOLDER: &str = "quiet";
 const JOBS_FOLDER: &str = "jobs";
 /// The folder of a cluster that holds records of what was done.
 const EVIDENCE_FOLDER: &str = "evidence";
+/// What fires, and who was told.
+const ALERTS_FOLDER: &str = "alerts";
 /// Times in names of objects: UTC.
 const SECOND: &str = "%Y%m%dT%H%M%SZ";
 
@@ -250,6 +252,8 @@ pub enum ObjectKind {
     Job,
     /// A record of what was done.
     Evidence,
+    /// The state of the alerts.
+    Alert,
 }
 
 /// The keys of one cluster.
@@ -353,6 +357,11 @@ impl Layout {
         format!("{}/{EVIDENCE_FOLDER}/", self.cluster)
     }
 
+    /// The folder of the state of the alerts, whose keys below it the alerts know.
+    pub fn alerts_folder(&self) -> String {
+        format!("{}/{ALERTS_FOLDER}/", self.cluster)
+    }
+
     /// The object that makes a base backup exist.
     pub fn manifest(&self, id: &BackupId) -> Key {
         self.key(&format!("base/{id}/manifest{ZST}"))
@@ -388,6 +397,7 @@ impl Layout {
         for (folder, kind) in [
             (self.jobs_folder(), ObjectKind::Job),
             (self.evidence_folder(), ObjectKind::Evidence),
+            (self.alerts_folder(), ObjectKind::Alert),
         ] {
             if let Some(path) = key.as_str().strip_prefix(&folder) {
                 let (_, name) = path.split_once('/')?;

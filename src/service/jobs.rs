@@ -64,6 +64,7 @@ pub fn scheduled(jobs: &[JobStatus]) -> Vec<ScheduledJob> {
         why: job.last.as_ref().and_then(|last| last.why.clone()),
         is_running: job.running.is_some(),
         ended_at: job.last.as_ref().map(|last| last.ended_at),
+        succeeded_at: job.last_success.as_ref().map(|last| last.ended_at),
         due_since: job.due_since,
         unattended: job.unattended,
         stale_before: job.stale_before,

@@ -82,8 +82,8 @@ pub struct ServiceOptions {
 /// What answers beside the hook socket, such as HTTP. It is handed over: the service need not know it.
 pub struct Beside {
     pub name: &'static str,
-    /// Where it answers, or why it does not.
-    pub state: Receiver<status::Http>,
+    /// Where it answers, or why it does not; `None`: nowhere.
+    pub state: Option<Receiver<status::Http>>,
     /// Answers from the handles until told to stop.
     pub serve: Box<dyn FnOnce(ServiceHandles, Receiver<bool>) -> Serving + Send>,
 }
@@ -287,7 +287,7 @@ fn about(cluster: &Cluster, beside: Option<&Beside>) -> connections::ServiceInfo
         started_at: chrono::Utc::now(),
         cluster: cluster.layout.cluster().to_string(),
         repository: cluster.repository.describe(),
-        http: beside.map(|beside| beside.state.clone()),
+        http: beside.and_then(|beside| beside.state.clone()),
     }
 }
 

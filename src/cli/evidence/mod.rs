@@ -16,7 +16,7 @@ use crate::evidence::record::{Act, Record};
 use crate::evidence::{Journal, RecordId};
 use crate::postgres::cluster::Cluster;
 
-pub use keep::{Told, keep, recorded};
+pub use keep::{Told, keep, recorded, who};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -78,6 +78,7 @@ fn name(kind: StatsKind) -> &'static str {
         StatsKind::Evidence => "evidence",
         StatsKind::Dumps => "logical dumps",
         StatsKind::Retention => "pins, leases",
+        StatsKind::Alerts => "alerts",
         StatsKind::Foreign => "foreign",
     }
 }

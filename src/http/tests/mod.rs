@@ -100,7 +100,7 @@ impl Answered {
 
 pub fn options(folder: &std::path::Path, token: &str) -> HttpOptions {
     HttpOptions {
-        listen: "127.0.0.1:0".parse().unwrap(),
+        listen: "127.0.0.1:0".parse().ok(),
         tokens: Tokens::load(None, &Secret::new(token)).unwrap(),
         tls: None,
         max_connections: 4,

@@ -147,6 +147,7 @@ mod tests {
                 why: None,
                 is_running: false,
                 ended_at: Some(DateTime::UNIX_EPOCH),
+                succeeded_at: None,
                 due_since: None,
                 unattended: false,
                 stale_before: Some(DateTime::UNIX_EPOCH),

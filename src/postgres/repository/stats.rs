@@ -41,6 +41,8 @@ pub enum StatsKind {
     Jobs,
     /// Records of what was done.
     Evidence,
+    /// The state of the alerts.
+    Alerts,
     /// Objects whose keys the layout does not know.
     Foreign,
 }
@@ -64,6 +66,7 @@ impl StatsKind {
             }
             Some(ObjectKind::Job) => Self::Jobs,
             Some(ObjectKind::Evidence) => Self::Evidence,
+            Some(ObjectKind::Alert) => Self::Alerts,
             None => Self::Foreign,
         }
     }

@@ -1,0 +1,229 @@
+//! The channels: each message has its deadline, and none waits for another channel.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use chrono::Utc;
+use futures_util::future::join_all;
+use hyper::Request;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use tokio::time::timeout;
+
+use super::decide::{Beat, Delivery, Outcome, Policy, decide, due, unreachable};
+use super::file::{self, AlertsFile, Webhook};
+use super::message::{Message, Origin};
+use super::state::{Alert, AlertState, Seen, Severity};
+use super::template::Escape;
+use super::{command, http_client, mail};
+use crate::config::read_private;
+use crate::error::one_line;
+
+/// How long a channel may take for all that it is told at a time.
+pub const SEND_TIME: Duration = Duration::from_secs(60);
+/// Characters of an error that are kept.
+const LONGEST_WHY: usize = 300;
+
+/// All that can be told.
+#[derive(Debug, Clone)]
+pub struct Channels {
+    pub file: AlertsFile,
+    pub origin: Origin,
+    /// For one message.
+    pub timeout: Duration,
+}
+
+/// One of them.
+enum Channel<'a> {
+    Webhook(&'a Webhook),
+    Slack(&'a file::Slack),
+    Pagerduty(&'a file::Pagerduty),
+    Mail(&'a file::Mail),
+    Command(&'a file::Command),
+}
+
+impl Channels {
+    /// Tells all, side by side; what became of it.
+    pub async fn send(&self, deliveries: &[Delivery], beats: &[Beat]) -> Vec<Outcome> {
+        let deliveries = deliveries.iter().map(|delivery| self.deliver(delivery));
+        let beats = beats.iter().map(|beat| self.beat(beat));
+        let (mut outcomes, beats) = tokio::join!(join_all(deliveries), join_all(beats));
+        outcomes.extend(beats);
+        for outcome in &outcomes {
+            let (name, arrived) = (&outcome.channel, outcome.arrived.len());
+            match &outcome.failed {
+                Some(why) => tracing::warn!("alerts: \"{name}\" cannot be told: {why}"),
+                None => tracing::debug!("alerts: \"{name}\" was told {arrived} messages"),
+            }
+        }
+        outcomes
+    }
+
+    /// One message after the other, until one does not arrive.
+    async fn deliver(&self, delivery: &Delivery) -> Outcome {
+        let mut outcome = Outcome {
+            channel: delivery.channel.clone(),
+            arrived: Vec::new(),
+            beat: None,
+            failed: None,
+        };
+        let all = async {
+            for alert in &delivery.alerts {
+                self.tell(&delivery.channel, alert).await?;
+                outcome.arrived.push(alert.id());
+            }
+            anyhow::Ok(())
+        };
+        let told = timeout(SEND_TIME, all).await;
+        let told = told.unwrap_or_else(|_| Err(anyhow!("it takes longer than {} s", SEND_TIME.as_secs())));
+        outcome.failed = told.err().map(|error| shortened(&error));
+        outcome
+    }
+
+    async fn beat(&self, beat: &Beat) -> Outcome {
+        let asked = async {
+            let known = self.file.heartbeat.iter().find(|known| known.name == beat.name);
+            let known = known.context("there is no such heartbeat")?;
+            let url = url(known.url.as_deref(), known.url_file.as_deref())?;
+            let request = Request::builder().method(&*known.method).body(String::new())?;
+            let request = with_bearer(request, known.bearer_file.as_deref())?;
+            self.in_time(http_client::send(request, &url, known.ca_file.as_deref())).await
+        };
+        let failed = asked.await.err().map(|error| shortened(&error));
+        Outcome {
+            channel: beat.name.clone(),
+            arrived: Vec::new(),
+            beat: Some(beat.at),
+            failed,
+        }
+    }
+
+    /// Names of all channels.
+    pub fn names(&self) -> Vec<&str> {
+        let names = self.all().map(|(name, _)| name);
+        names.collect()
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&str, Channel<'_>)> {
+        let file = &self.file;
+        let webhooks = file.webhook.iter().map(|one| (&*one.name, Channel::Webhook(one)));
+        let slack = file.slack.iter().map(|one| (&*one.name, Channel::Slack(one)));
+        let pagerduty = file.pagerduty.iter().map(|one| (&*one.name, Channel::Pagerduty(one)));
+        let mails = file.mail.iter().map(|one| (&*one.name, Channel::Mail(one)));
+        let commands = file.command.iter().map(|one| (&*one.name, Channel::Command(one)));
+        webhooks.chain(slack).chain(pagerduty).chain(mails).chain(commands)
+    }
+
+    /// Tells one channel one thing.
+    async fn tell(&self, name: &str, alert: &Alert) -> anyhow::Result<()> {
+        let channel = self.all().find(|(known, _)| *known == name);
+        let (_, channel) = channel.context("there is no such channel")?;
+        let message = Message::new(alert, &self.origin);
+        self.in_time(say(&channel, &message)).await
+    }
+
+    async fn in_time(&self, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+        let slow = |_| Err(anyhow!("no answer came within {} s", self.timeout.as_secs_f32()));
+        timeout(self.timeout, work).await.unwrap_or_else(slow)
+    }
+
+    /// Tells that the repository cannot be reached, by a process that remembers nothing.
+    pub async fn send_unreachable(&self, policy: &Policy, why: &str) {
+        let seen = Seen {
+            conditions: vec![unreachable(why)],
+            ..Seen::default()
+        };
+        let (state, now) = (AlertState::default(), Utc::now());
+        let state = decide(&state, &seen, policy, now);
+        let (deliveries, _) = due(&state, &Seen::default(), policy, now);
+        self.send(&deliveries, &[]).await;
+    }
+
+    /// Says that this is a test, and that it is over.
+    pub async fn test(&self, name: &str) -> anyhow::Result<()> {
+        let mut alert = Alert {
+            rule: "Test".into(),
+            of: String::new(),
+            about: "alerts".into(),
+            severity: Severity::Warning,
+            what: "this is a test of `walden alert test`, nothing is wrong".into(),
+            next: "do nothing".into(),
+            since: Utc::now(),
+            resolved_at: None,
+            told_at: None,
+            is_told: true,
+            owed: Default::default(),
+        };
+        self.tell(name, &alert).await?;
+        alert.resolved_at = Some(Utc::now());
+        self.tell(name, &alert).await
+    }
+}
+
+async fn say(channel: &Channel<'_>, message: &Message) -> anyhow::Result<()> {
+    match channel {
+        Channel::Webhook(hook) => webhook(hook, message).await,
+        Channel::Slack(slack) => {
+            let url = secret(&slack.url_file, "url_file")?;
+            post(&url, &message.slack().to_string(), slack.ca_file.as_deref()).await
+        }
+        Channel::Pagerduty(pager) => {
+            let key = secret(&pager.key_file, "key_file")?;
+            let body = message.pagerduty(&key).to_string();
+            post(&pager.url, &body, pager.ca_file.as_deref()).await
+        }
+        Channel::Mail(channel) => mail::send(channel, message).await,
+        Channel::Command(channel) => command::run(&channel.command, &message.json()).await,
+    }
+}
+
+async fn webhook(hook: &Webhook, message: &Message) -> anyhow::Result<()> {
+    let url = url(hook.url.as_deref(), hook.url_file.as_deref())?;
+    let escape = match hook.content_type.contains("json") {
+        true => Escape::Json,
+        false => Escape::None,
+    };
+    let template = hook.template().map_err(anyhow::Error::msg)?;
+    let mut request = Request::builder().method(&*hook.method).header(CONTENT_TYPE, &hook.content_type);
+    for (name, value) in &hook.headers {
+        request = request.header(name, value);
+    }
+    let request = request.body(message.filled(template.as_ref(), escape));
+    let request = request.context("the request cannot be made: method or headers")?;
+    let request = with_bearer(request, hook.bearer_file.as_deref())?;
+    http_client::send(request, &url, hook.ca_file.as_deref()).await
+}
+
+async fn post(url: &str, body: &str, ca_file: Option<&Path>) -> anyhow::Result<()> {
+    let request = Request::post("/").header(CONTENT_TYPE, "application/json").body(body.to_string())?;
+    http_client::send(request, url, ca_file).await
+}
+
+fn with_bearer(mut request: Request<String>, file: Option<&Path>) -> anyhow::Result<Request<String>> {
+    if let Some(file) = file {
+        let token = secret(file, "bearer_file")?;
+        let value = HeaderValue::from_str(&format!("Bearer {token}"));
+        let mut value = value.context("the token in bearer_file cannot be sent")?;
+        value.set_sensitive(true);
+        request.headers_mut().insert(AUTHORIZATION, value);
+    }
+    Ok(request)
+}
+
+fn url(url: Option<&str>, file: Option<&Path>) -> anyhow::Result<String> {
+    match (url, file) {
+        (Some(url), _) => Ok(url.to_string()),
+        (None, Some(file)) => secret(file, "url_file"),
+        (None, None) => Err(anyhow!("no url is named")),
+    }
+}
+
+/// The only line of a file.
+fn secret(file: &Path, setting: &str) -> anyhow::Result<String> {
+    let text = read_private(file, setting, "put it alone into a file of mode 0600")?;
+    Ok(text.trim().to_string())
+}
+
+fn shortened(error: &anyhow::Error) -> String {
+    one_line(error).chars().take(LONGEST_WHY).collect()
+}

@@ -1,0 +1,60 @@
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::super::status;
+use super::{list, policy_and_channels, store};
+use crate::alerts::Evaluator;
+use crate::alerts::state::{AlertState, Seen, Severity};
+use crate::cli::{Context, Exit};
+use crate::error::one_line;
+
+/// Between two looks while somebody else tells people.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Looks how all stands, and tells who has to be told.
+pub async fn run(context: &Context) -> anyhow::Result<Exit> {
+    let (mut policy, channels) = policy_and_channels(&context.settings)?;
+    // Nobody looks again in a minute.
+    policy.hold = Duration::ZERO;
+    let looked = async {
+        let cluster = context.cluster().await?;
+        let seen = seen(context).await?;
+        let mut evaluator = Evaluator::new(store(&cluster), policy.clone(), channels.clone())?;
+        anyhow::Ok(settled(&mut evaluator, &seen).await?)
+    };
+    match looked.await {
+        Ok(state) => {
+            list::print(context, &state, false)?;
+            Ok(exit(&state))
+        }
+        Err(error) => {
+            channels.send_unreachable(&policy, &one_line(&error)).await;
+            Err(error)
+        }
+    }
+}
+
+async fn seen(context: &Context) -> anyhow::Result<Seen> {
+    let (health, upkeep, knows_waiting) = status::standing(context).await?;
+    Ok(Seen::of(&health, &upkeep, knows_waiting, chrono::Utc::now()))
+}
+
+/// The state once nobody else tells people.
+async fn settled(evaluator: &mut Evaluator, seen: &Seen) -> anyhow::Result<AlertState> {
+    loop {
+        let looked = evaluator.look(seen).await?;
+        if !looked.is_elsewhere {
+            return Ok(looked.state);
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+fn exit(state: &AlertState) -> Exit {
+    match state.firing().iter().map(|alert| alert.severity).max() {
+        None => Exit::Success,
+        Some(Severity::Warning) => Exit::CheckWarning,
+        Some(Severity::Critical) => Exit::CheckCritical,
+    }
+}

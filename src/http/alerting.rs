@@ -1,0 +1,81 @@
+//! Tells people of alerts, from the same copies in memory that answers are made of. Its own task: whatever hangs on the way
+//! to a channel holds up nothing else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::Utc;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::app::App;
+use crate::alerts::Evaluator;
+use crate::alerts::state::Seen;
+use crate::error::one_line;
+use crate::service::status::waiting_files;
+
+/// How often in a row the repository may not answer: a look comes each minute as a rule.
+const FAILURES: u32 = 2;
+
+/// Who looks, and how often.
+#[derive(Debug)]
+pub struct Alerting {
+    pub evaluator: Evaluator,
+    pub interval: Duration,
+}
+
+impl Alerting {
+    /// Looks until `stopped` says so.
+    pub async fn run(
+        mut self,
+        app: Arc<App>,
+        mut stopped: watch::Receiver<bool>,
+    ) -> anyhow::Result<()> {
+        let work = async {
+            let mut failures = 0;
+            loop {
+                let next = Instant::now() + self.interval;
+                self.look(&app, &mut failures).await;
+                sleep_until(next).await;
+            }
+        };
+        tokio::select! {
+            () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => Ok(()),
+            () = work => Ok(()),
+        }
+    }
+
+    async fn look(&mut self, app: &App, failures: &mut u32) {
+        let unread = app.known.borrow().failed.clone();
+        let failed = match self.evaluate(app).await {
+            Ok(()) => unread,
+            Err(error) => Some(one_line(&error)),
+        };
+        *failures = match &failed {
+            None => 0,
+            Some(why) => {
+                if *failures == 0 {
+                    tracing::warn!("alerts: the repository cannot be used: {why}");
+                }
+                failures.saturating_add(1)
+            }
+        };
+        let told = failed.filter(|_| *failures >= FAILURES);
+        self.evaluator.reach(told.as_deref()).await;
+    }
+
+    /// Judges what is known. Before all was looked at once nothing is: it must not look as if all were over.
+    async fn evaluate(&mut self, app: &App) -> anyhow::Result<()> {
+        let read = app.known.borrow().read.clone();
+        let status = app.status.borrow().clone();
+        let looked_at = app.jobs.borrow().looked_at;
+        let (Some(read), Some(status), Some(_)) = (read, status, looked_at) else {
+            return Ok(());
+        };
+        let (now, status) = (Utc::now(), &status.status);
+        let health = app.health(&read, Some(status), now);
+        let knows_waiting = waiting_files(&status.archiving.backlogs).is_some();
+        let seen = Seen::of(&health, &app.upkeep(), knows_waiting, now);
+        self.evaluator.look(&seen).await.map(drop)
+    }
+}
