@@ -65,7 +65,8 @@ impl Subject {
     /// The name of its check.
     pub fn name(self) -> &'static str {
         let mut all = Self::ALL.iter();
-        all.find(|(subject, _)| *subject == self).map_or("", |(_, name)| name)
+        all.find(|(subject, _)| *subject == self)
+            .map_or("", |(_, name)| name)
     }
 }
 

@@ -106,7 +106,14 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "answers",
         modules: &["api"],
-        may_name: &["api", "postgres", "health", "retention", "evidence", "alerts"],
+        may_name: &[
+            "api",
+            "postgres",
+            "health",
+            "retention",
+            "evidence",
+            "alerts",
+        ],
         pure: true,
     },
     Layer {

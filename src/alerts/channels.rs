@@ -75,19 +75,27 @@ impl Channels {
             anyhow::Ok(())
         };
         let told = timeout(SEND_TIME, all).await;
-        let told = told.unwrap_or_else(|_| Err(anyhow!("it takes longer than {} s", SEND_TIME.as_secs())));
+        let told =
+            told.unwrap_or_else(|_| Err(anyhow!("it takes longer than {} s", SEND_TIME.as_secs())));
         outcome.failed = told.err().map(|error| shortened(&error));
         outcome
     }
 
     async fn beat(&self, beat: &Beat) -> Outcome {
         let asked = async {
-            let known = self.file.heartbeat.iter().find(|known| known.name == beat.name);
+            let known = self
+                .file
+                .heartbeat
+                .iter()
+                .find(|known| known.name == beat.name);
             let known = known.context("there is no such heartbeat")?;
             let url = url(known.url.as_deref(), known.url_file.as_deref())?;
-            let request = Request::builder().method(&*known.method).body(String::new())?;
+            let request = Request::builder()
+                .method(&*known.method)
+                .body(String::new())?;
             let request = with_bearer(request, known.bearer_file.as_deref())?;
-            self.in_time(http_client::send(request, &url, known.ca_file.as_deref())).await
+            self.in_time(http_client::send(request, &url, known.ca_file.as_deref()))
+                .await
         };
         let failed = asked.await.err().map(|error| shortened(&error));
         Outcome {
@@ -106,12 +114,28 @@ impl Channels {
 
     fn all(&self) -> impl Iterator<Item = (&str, Channel<'_>)> {
         let file = &self.file;
-        let webhooks = file.webhook.iter().map(|one| (&*one.name, Channel::Webhook(one)));
-        let slack = file.slack.iter().map(|one| (&*one.name, Channel::Slack(one)));
-        let pagerduty = file.pagerduty.iter().map(|one| (&*one.name, Channel::Pagerduty(one)));
+        let webhooks = file
+            .webhook
+            .iter()
+            .map(|one| (&*one.name, Channel::Webhook(one)));
+        let slack = file
+            .slack
+            .iter()
+            .map(|one| (&*one.name, Channel::Slack(one)));
+        let pagerduty = file
+            .pagerduty
+            .iter()
+            .map(|one| (&*one.name, Channel::Pagerduty(one)));
         let mails = file.mail.iter().map(|one| (&*one.name, Channel::Mail(one)));
-        let commands = file.command.iter().map(|one| (&*one.name, Channel::Command(one)));
-        webhooks.chain(slack).chain(pagerduty).chain(mails).chain(commands)
+        let commands = file
+            .command
+            .iter()
+            .map(|one| (&*one.name, Channel::Command(one)));
+        webhooks
+            .chain(slack)
+            .chain(pagerduty)
+            .chain(mails)
+            .chain(commands)
     }
 
     /// Tells one channel one thing.
@@ -123,7 +147,12 @@ impl Channels {
     }
 
     async fn in_time(&self, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-        let slow = |_| Err(anyhow!("no answer came within {} s", self.timeout.as_secs_f32()));
+        let slow = |_| {
+            Err(anyhow!(
+                "no answer came within {} s",
+                self.timeout.as_secs_f32()
+            ))
+        };
         timeout(self.timeout, work).await.unwrap_or_else(slow)
     }
 
@@ -184,7 +213,9 @@ async fn webhook(hook: &Webhook, message: &Message) -> anyhow::Result<()> {
         false => Escape::None,
     };
     let template = hook.template().map_err(anyhow::Error::msg)?;
-    let mut request = Request::builder().method(&*hook.method).header(CONTENT_TYPE, &hook.content_type);
+    let mut request = Request::builder()
+        .method(&*hook.method)
+        .header(CONTENT_TYPE, &hook.content_type);
     for (name, value) in &hook.headers {
         request = request.header(name, value);
     }
@@ -195,11 +226,16 @@ async fn webhook(hook: &Webhook, message: &Message) -> anyhow::Result<()> {
 }
 
 async fn post(url: &str, body: &str, ca_file: Option<&Path>) -> anyhow::Result<()> {
-    let request = Request::post("/").header(CONTENT_TYPE, "application/json").body(body.to_string())?;
+    let request = Request::post("/")
+        .header(CONTENT_TYPE, "application/json")
+        .body(body.to_string())?;
     http_client::send(request, url, ca_file).await
 }
 
-fn with_bearer(mut request: Request<String>, file: Option<&Path>) -> anyhow::Result<Request<String>> {
+fn with_bearer(
+    mut request: Request<String>,
+    file: Option<&Path>,
+) -> anyhow::Result<Request<String>> {
     if let Some(file) = file {
         let token = secret(file, "bearer_file")?;
         let value = HeaderValue::from_str(&format!("Bearer {token}"));

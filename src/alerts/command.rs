@@ -16,7 +16,10 @@ pub async fn run(command: &[String], input: &str) -> anyhow::Result<()> {
     let mut child = Command::new(program)
         .args(arguments)
         .env_clear()
-        .envs(KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+        .envs(
+            KEPT.iter()
+                .filter_map(|name| Some((name, std::env::var_os(name)?))),
+        )
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -46,13 +49,17 @@ mod tests {
     async fn a_program_gets_the_message_and_says_whether_it_took_it() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("got");
-        run(&shell(&format!("cat >'{}'", file.display())), "{}").await.unwrap();
+        run(&shell(&format!("cat >'{}'", file.display())), "{}")
+            .await
+            .unwrap();
         assert_eq!(std::fs::read_to_string(file).unwrap(), "{}");
         run(&shell("exit 0"), &"x".repeat(1 << 20)).await.unwrap();
         let error = run(&shell("exit 3"), "").await.unwrap_err();
         assert!(error.to_string().contains("exit status: 3"), "{error:#}");
         let none = run(&["/nowhere".into()], "").await.unwrap_err();
         assert!(none.to_string().contains("cannot run \"/nowhere\""));
-        run(&shell("test -z \"$CARGO_PKG_NAME\""), "").await.unwrap();
+        run(&shell("test -z \"$CARGO_PKG_NAME\""), "")
+            .await
+            .unwrap();
     }
 }

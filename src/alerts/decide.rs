@@ -14,8 +14,14 @@ pub const CHANNEL_FAILS: &str = "ChannelFails";
 pub const UNREACHABLE: &str = "RepositoryUnreachable";
 /// The rules that only alerts know.
 pub const OWN_RULES: [(&str, &str); 2] = [
-    (CHANNEL_FAILS, "Messages to a channel, or to a heartbeat, do not arrive."),
-    (UNREACHABLE, "The repository cannot be reached: how all else stands is not known."),
+    (
+        CHANNEL_FAILS,
+        "Messages to a channel, or to a heartbeat, do not arrive.",
+    ),
+    (
+        UNREACHABLE,
+        "The repository cannot be reached: how all else stands is not known.",
+    ),
 ];
 
 /// Failures in a row from which on the other channels are told.
@@ -83,9 +89,12 @@ impl Policy {
     fn channels(&self, alert: &Alert) -> BTreeSet<String> {
         let chosen = self.rule(&alert.rule).channels;
         let is_meant = |route: &&Route| {
-            chosen.as_ref().map_or(alert.severity >= route.least, |chosen| {
-                chosen.contains(&route.name)
-            }) && !(alert.rule == CHANNEL_FAILS && alert.of == route.name)
+            chosen
+                .as_ref()
+                .map_or(alert.severity >= route.least, |chosen| {
+                    chosen.contains(&route.name)
+                })
+                && !(alert.rule == CHANNEL_FAILS && alert.of == route.name)
         };
         let meant = self.routes.iter().filter(is_meant);
         meant.map(|route| route.name.clone()).collect()
@@ -128,7 +137,8 @@ pub fn decide(state: &AlertState, seen: &Seen, policy: &Policy, now: DateTime<Ut
     next.silences.retain(|_, silence| silence.until > now);
     let is_channel = |name: &String| policy.routes.iter().any(|route| route.name == *name);
     let is_heartbeat = |name: &String| policy.heartbeats.iter().any(|beat| beat.name == *name);
-    next.channels.retain(|name, _| is_channel(name) || is_heartbeat(name));
+    next.channels
+        .retain(|name, _| is_channel(name) || is_heartbeat(name));
     next.heartbeats.retain(|name, _| is_heartbeat(name));
     let mut conditions: Vec<Condition> = seen.conditions.clone();
     conditions.extend(channels_that_fail(&next));
@@ -186,7 +196,10 @@ fn resolve(
     // What got worse is not over.
     let got_worse = |alert: &Alert, before: &AlertState| {
         seen.iter().any(|one| {
-            let is_new = before.alerts.get(&one.id()).is_none_or(|known| !known.fires());
+            let is_new = before
+                .alerts
+                .get(&one.id())
+                .is_none_or(|known| !known.fires());
             is_new
                 && (&one.about, &one.of) == (&alert.about, &alert.of)
                 && one.severity >= alert.severity
@@ -224,19 +237,12 @@ fn fire(next: &mut AlertState, condition: &Condition, policy: &Policy, now: Date
         is_told: before.is_some_and(|before| before.is_told),
         owed: before.map(|before| before.owed.clone()).unwrap_or_default(),
     };
-    let passed = |span: Duration, since: DateTime<Utc>| {
-        (now - since).to_std().is_ok_and(|passed| passed >= span)
-    };
     let got_critical = before.is_some_and(|before| before.severity < alert.severity);
-    let is_due = match (alert.is_told && !got_critical, alert.told_at) {
-        (true, told) => told.is_none_or(|told| passed(policy.repeat(&alert), told)),
-        (false, _) if !passed(policy.hold(condition), alert.since) => false,
-        (false, told) => got_critical || told.is_none_or(|told| passed(policy.throttle, told)),
-    };
+    let hold = policy.hold(condition);
     if policy.rule(&alert.rule).silent || next.silence(&alert, now).is_some() {
         // Once the silence ends it is told, if it still fires.
         (alert.is_told, alert.owed) = (false, BTreeSet::new());
-    } else if is_due {
+    } else if is_due(&alert, got_critical, hold, policy, now) {
         alert.owed = policy.channels(&alert);
         (alert.is_told, alert.told_at) = (true, Some(now));
     } else if let Some(before) = before.filter(|before| before.is_told) {
@@ -244,6 +250,26 @@ fn fire(next: &mut AlertState, condition: &Condition, policy: &Policy, now: Date
         (alert.what, alert.next) = (before.what.clone(), before.next.clone());
     }
     next.alerts.insert(condition.id(), alert);
+}
+
+/// Whether people are told now, or again.
+fn is_due(
+    alert: &Alert,
+    got_critical: bool,
+    hold: Duration,
+    policy: &Policy,
+    now: DateTime<Utc>,
+) -> bool {
+    let passed = |span: Duration, since: DateTime<Utc>| {
+        (now - since).to_std().is_ok_and(|passed| passed >= span)
+    };
+    match (alert.is_told, alert.told_at) {
+        _ if got_critical => alert.is_told || passed(hold, alert.since),
+        (true, told) => told.is_none_or(|told| passed(policy.repeat(alert), told)),
+        (false, told) => {
+            passed(hold, alert.since) && told.is_none_or(|told| passed(policy.throttle, told))
+        }
+    }
 }
 
 /// What one channel is told now.
@@ -275,8 +301,10 @@ pub fn due(
     let routes = policy.routes.iter().filter(|route| !rests(&route.name));
     let deliveries = routes.filter_map(|route| {
         let all = state.alerts.values();
-        let mut alerts: Vec<Alert> =
-            all.filter(|alert| alert.owed.contains(&route.name)).cloned().collect();
+        let mut alerts: Vec<Alert> = all
+            .filter(|alert| alert.owed.contains(&route.name))
+            .cloned()
+            .collect();
         alerts.sort_by_key(|alert| (!alert.fires(), Reverse(alert.severity), alert.since));
         alerts.truncate(AT_A_TIME);
         let channel = route.name.clone();
@@ -287,7 +315,8 @@ pub fn due(
         let at = *seen.successes.get(&beat.of)?;
         let told = state.heartbeats.get(&beat.name);
         let name = beat.name.clone();
-        told.is_none_or(|told| *told < at).then_some(Beat { name, at })
+        told.is_none_or(|told| *told < at)
+            .then_some(Beat { name, at })
     });
     (deliveries.collect(), beats.collect())
 }
@@ -327,7 +356,9 @@ pub fn settle(state: &AlertState, outcomes: &[Outcome], now: DateTime<Utc>) -> A
 }
 
 fn trouble(before: Option<ChannelTrouble>, why: &str, now: DateTime<Utc>) -> ChannelTrouble {
-    let failures = before.as_ref().map_or(1, |before| before.failures.saturating_add(1));
+    let failures = before
+        .as_ref()
+        .map_or(1, |before| before.failures.saturating_add(1));
     let rest = FIRST_REST * 2_i32.pow((failures - 1).min(10));
     ChannelTrouble {
         failures,

@@ -22,13 +22,19 @@ fn warning(rule: &str) -> Condition {
 }
 
 fn policy() -> Policy {
-    let route = |name: &str, least| Route { name: name.into(), least };
+    let route = |name: &str, least| Route {
+        name: name.into(),
+        least,
+    };
     Policy {
         hold: Duration::ZERO,
         repeat_critical: Duration::from_secs(1000),
         repeat_warning: Duration::from_secs(10_000),
         throttle: Duration::from_secs(100),
-        routes: vec![route("all", Severity::Warning), route("pager", Severity::Critical)],
+        routes: vec![
+            route("all", Severity::Warning),
+            route("pager", Severity::Critical),
+        ],
         ..Policy::default()
     }
 }
@@ -96,13 +102,20 @@ const NOTHING: [&str; 0] = [];
 #[test]
 fn each_rule_fires_once_and_resolves_once() {
     let own = OWN_RULES.iter().map(|(name, _)| *name);
-    for rule in crate::health::Rule::ALL.iter().map(|rule| rule.name()).chain(own) {
+    for rule in crate::health::Rule::ALL
+        .iter()
+        .map(|rule| rule.name())
+        .chain(own)
+    {
         let mut story = Story::new(policy());
         let broken = [condition(rule, "", Severity::Critical)];
         let told = [format!("all +{rule}"), format!("pager +{rule}")];
         assert_eq!(story.look(0, &broken), told);
         assert_eq!(story.look(60, &broken), NOTHING);
-        assert_eq!(story.look(120, &[]), told.map(|line| line.replace('+', "-")));
+        assert_eq!(
+            story.look(120, &[]),
+            told.map(|line| line.replace('+', "-"))
+        );
         assert_eq!(story.look(180, &[]), NOTHING);
     }
 }
@@ -113,17 +126,26 @@ fn a_channel_hears_what_is_severe_enough_for_it() {
     assert_eq!(story.look(0, &[warning("BackupOld")]), ["all +BackupOld"]);
     // One that gets critical is told at once, also to those who heard it.
     let worse = [condition("BackupOld", "", Severity::Critical)];
-    assert_eq!(story.look(10, &worse), ["all +BackupOld", "pager +BackupOld"]);
+    assert_eq!(
+        story.look(10, &worse),
+        ["all +BackupOld", "pager +BackupOld"]
+    );
     assert_eq!(story.look(20, &[warning("BackupOld")]), NOTHING);
-    let mut story = Story::new(with_rule("BackupOld", RulePolicy {
-        channels: Some(vec!["pager".into()]),
-        ..RulePolicy::default()
-    }));
+    let mut story = Story::new(with_rule(
+        "BackupOld",
+        RulePolicy {
+            channels: Some(vec!["pager".into()]),
+            ..RulePolicy::default()
+        },
+    ));
     assert_eq!(story.look(0, &[warning("BackupOld")]), ["pager +BackupOld"]);
-    let mut story = Story::new(with_rule("BackupOld", RulePolicy {
-        severity: Some(Severity::Critical),
-        ..RulePolicy::default()
-    }));
+    let mut story = Story::new(with_rule(
+        "BackupOld",
+        RulePolicy {
+            severity: Some(Severity::Critical),
+            ..RulePolicy::default()
+        },
+    ));
     assert_eq!(story.look(0, &[warning("BackupOld")]).len(), 2);
 }
 
@@ -143,10 +165,13 @@ fn what_fires_is_told_again_after_its_interval() {
     assert_eq!(story.look(0, &[warning("DumpOld")]).len(), 1);
     assert_eq!(story.look(9_999, &[warning("DumpOld")]), NOTHING);
     assert_eq!(story.look(10_000, &[warning("DumpOld")]).len(), 1);
-    let mut story = Story::new(with_rule("DumpOld", RulePolicy {
-        repeat: Some(Duration::from_secs(50)),
-        ..RulePolicy::default()
-    }));
+    let mut story = Story::new(with_rule(
+        "DumpOld",
+        RulePolicy {
+            repeat: Some(Duration::from_secs(50)),
+            ..RulePolicy::default()
+        },
+    ));
     story.look(0, &[warning("DumpOld")]);
     assert_eq!(story.look(50, &[warning("DumpOld")]).len(), 1);
 }
@@ -180,8 +205,13 @@ fn a_rule_must_hold_and_what_is_not_known_holds_longer() {
     assert_eq!(story.look(10, &[]), NOTHING);
     assert_eq!(story.state, AlertState::default());
     let mut story = Story::new(holding);
-    let unknown = [Condition { is_unknown: true, ..warning("JobsUnknown") }];
-    let told: Vec<_> = (0..6).map(|look| story.look(look * 60, &unknown).len()).collect();
+    let unknown = [Condition {
+        is_unknown: true,
+        ..warning("JobsUnknown")
+    }];
+    let told: Vec<_> = (0..6)
+        .map(|look| story.look(look * 60, &unknown).len())
+        .collect();
     assert_eq!(told, [0, 0, 0, 0, 0, 1]);
 }
 
@@ -190,9 +220,18 @@ fn what_cannot_be_found_out_is_not_over() {
     let mut story = Story::new(policy());
     let failed = condition("JobFailed", "dump", Severity::Warning);
     story.look(0, &[failed]);
-    let unknown = Condition { is_unknown: true, ..warning("JobsUnknown") };
-    assert_eq!(story.look(10, std::slice::from_ref(&unknown)), ["all +JobsUnknown"]);
-    let other = Condition { about: "dump".into(), ..unknown };
+    let unknown = Condition {
+        is_unknown: true,
+        ..warning("JobsUnknown")
+    };
+    assert_eq!(
+        story.look(10, std::slice::from_ref(&unknown)),
+        ["all +JobsUnknown"]
+    );
+    let other = Condition {
+        about: "dump".into(),
+        ..unknown
+    };
     assert_eq!(story.look(20, &[other]), ["all -JobFailed/dump"]);
     assert!(!story.state.alerts["JobFailed/dump"].fires());
 }
@@ -221,7 +260,10 @@ fn what_got_worse_is_not_told_to_be_over() {
     let mut story = Story::new(policy());
     story.look(0, &[condition("JobFailed", "dump", Severity::Warning)]);
     let other = [condition("JobFailed", "copy", Severity::Warning)];
-    assert_eq!(story.look(10, &other), ["all +JobFailed/copy", "all -JobFailed/dump"]);
+    assert_eq!(
+        story.look(10, &other),
+        ["all +JobFailed/copy", "all -JobFailed/dump"]
+    );
 }
 
 #[test]
@@ -242,7 +284,13 @@ fn while_there_is_silence_nobody_is_told_and_behind_it_what_still_fires_is() {
         story.state.silences.insert(name.into(), silence(90));
         assert_eq!(story.look(60, &[]), NOTHING);
     }
-    let mut story = Story::new(with_rule("DumpOld", RulePolicy { silent: true, ..RulePolicy::default() }));
+    let mut story = Story::new(with_rule(
+        "DumpOld",
+        RulePolicy {
+            silent: true,
+            ..RulePolicy::default()
+        },
+    ));
     assert_eq!(story.look(0, &[warning("DumpOld")]), NOTHING);
     assert!(story.state.alerts["DumpOld"].fires());
 }
@@ -290,7 +338,11 @@ fn what_is_over_is_shown_for_a_week() {
 #[test]
 fn a_channel_that_is_no_longer_there_is_owed_nothing() {
     let mut story = Story::new(policy());
-    story.look_with(0, &[condition("WalGap", "", Severity::Critical)], &["pager"]);
+    story.look_with(
+        0,
+        &[condition("WalGap", "", Severity::Critical)],
+        &["pager"],
+    );
     story.policy.routes.pop();
     assert_eq!(story.look(60, &[]), ["all -WalGap"]);
     assert!(story.state.channels.is_empty() && story.state.alerts["WalGap"].owed.is_empty());
@@ -305,7 +357,10 @@ fn many_at_once_come_in_portions_the_worst_first() {
     many.push(condition("WalGap", "", Severity::Critical));
     let told = [0, 1, 2, 3].map(|look| {
         let told = story.look(look, &many);
-        (told.iter().filter(|line| line.starts_with("all")).count(), told[..1.min(told.len())].concat())
+        (
+            told.iter().filter(|line| line.starts_with("all")).count(),
+            told[..1.min(told.len())].concat(),
+        )
     });
     assert_eq!(told[0], (10, "all +WalGap".into()));
     assert_eq!(told.map(|(count, _)| count), [10, 10, 6, 0]);
@@ -313,20 +368,32 @@ fn many_at_once_come_in_portions_the_worst_first() {
 
 #[test]
 fn a_heartbeat_tells_each_success_once() {
-    let beat = Heartbeat { name: "hc".into(), of: "backup".into() };
-    let policy = Policy { heartbeats: vec![beat], ..policy() };
+    let beat = Heartbeat {
+        name: "hc".into(),
+        of: "backup".into(),
+    };
+    let policy = Policy {
+        heartbeats: vec![beat],
+        ..policy()
+    };
     let mut state = AlertState::default();
     let mut look = |seconds: i64, success: Option<i64>, works: bool| {
         let success = success.map(|success| ("backup".to_string(), at(success)));
-        let seen = Seen { successes: success.into_iter().collect(), ..Seen::default() };
+        let seen = Seen {
+            successes: success.into_iter().collect(),
+            ..Seen::default()
+        };
         state = decide(&state, &seen, &policy, at(seconds));
         let (_, beats) = due(&state, &seen, &policy, at(seconds));
-        let outcomes: Vec<_> = beats.iter().map(|beat| Outcome {
-            channel: beat.name.clone(),
-            arrived: Vec::new(),
-            beat: Some(beat.at),
-            failed: (!works).then(|| "dead".into()),
-        }).collect();
+        let outcomes: Vec<_> = beats
+            .iter()
+            .map(|beat| Outcome {
+                channel: beat.name.clone(),
+                arrived: Vec::new(),
+                beat: Some(beat.at),
+                failed: (!works).then(|| "dead".into()),
+            })
+            .collect();
         state = settle(&state, &outcomes, at(seconds));
         beats.len()
     };
@@ -342,7 +409,12 @@ fn a_heartbeat_tells_each_success_once() {
 #[test]
 fn a_growing_age_is_no_news() {
     let mut story = Story::new(policy());
-    let aged = |what: &str| [Condition { what: what.into(), ..warning("BackupOld") }];
+    let aged = |what: &str| {
+        [Condition {
+            what: what.into(),
+            ..warning("BackupOld")
+        }]
+    };
     story.look(0, &aged("9 days old"));
     let before = story.state.clone();
     story.look(60, &aged("10 days old"));

@@ -67,7 +67,10 @@ impl Evaluator {
             let state = unkept.map_or(state, |(_, state)| state);
             if self.is_elsewhere(number, &state) {
                 let is_elsewhere = true;
-                return Ok(Evaluated { state, is_elsewhere });
+                return Ok(Evaluated {
+                    state,
+                    is_elsewhere,
+                });
             }
             let now = Utc::now();
             let mut next = decide(&state, seen, &self.policy, now);
@@ -75,7 +78,11 @@ impl Evaluator {
             let tells = !(deliveries.is_empty() && beats.is_empty());
             next.sender = tells.then(|| self.own.clone());
             let is_same = is_kept && next == state;
-            if !is_same && !self.put(number, &next, (!is_kept).then_some(&state)).await? {
+            if !is_same
+                && !self
+                    .put(number, &next, (!is_kept).then_some(&state))
+                    .await?
+            {
                 continue;
             }
             if tells {
@@ -85,7 +92,10 @@ impl Evaluator {
                 self.keep(number, &next).await;
             }
             let is_elsewhere = false;
-            return Ok(Evaluated { state: next, is_elsewhere });
+            return Ok(Evaluated {
+                state: next,
+                is_elsewhere,
+            });
         }
         anyhow::bail!("others decide about the alerts all the time")
     }
@@ -150,8 +160,15 @@ impl Evaluator {
 }
 
 async fn within<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let slow = |_| anyhow::anyhow!("the repository did not answer within {} s", PATIENCE.as_secs());
-    timeout(PATIENCE, until(Instant::now() + PATIENCE, work)).await.map_err(slow)?
+    let slow = |_| {
+        anyhow::anyhow!(
+            "the repository did not answer within {} s",
+            PATIENCE.as_secs()
+        )
+    };
+    timeout(PATIENCE, until(Instant::now() + PATIENCE, work))
+        .await
+        .map_err(slow)?
 }
 
 #[cfg(test)]

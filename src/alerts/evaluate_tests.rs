@@ -31,7 +31,9 @@ impl World {
 
     fn evaluator(&self) -> Evaluator {
         let written = self.folder.path().join("told").display().to_string();
-        let text = format!("[[command]]\nname = \"note\"\ncommand = [\"sh\", \"-c\", \"cat >>'{written}'; echo >>'{written}'\"]");
+        let text = format!(
+            "[[command]]\nname = \"note\"\ncommand = [\"sh\", \"-c\", \"cat >>'{written}'; echo >>'{written}'\"]"
+        );
         let file = parse(&text).unwrap();
         let settings = crate::config::Alerts {
             hold: Duration::ZERO,
@@ -128,6 +130,9 @@ async fn a_repository_that_cannot_be_reached_is_told_without_it() {
     for why in [None, Some("gone"), Some("gone"), None, None] {
         evaluator.reach(why).await;
     }
-    let told = ["firing RepositoryUnreachable", "resolved RepositoryUnreachable"];
+    let told = [
+        "firing RepositoryUnreachable",
+        "resolved RepositoryUnreachable",
+    ];
     assert_eq!(world.told(), told);
 }

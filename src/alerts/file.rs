@@ -15,7 +15,15 @@ use crate::health::Rule;
 
 /// What a heartbeat may tell the success of.
 pub const SUCCESSES: &[&str] = &[
-    "archive", "backup", "dump", "schema-dump", "verify", "drill", "expire", "copy", "alerts",
+    "archive",
+    "backup",
+    "dump",
+    "schema-dump",
+    "verify",
+    "drill",
+    "expire",
+    "copy",
+    "alerts",
 ];
 /// Where PagerDuty takes events.
 const PAGERDUTY: &str = "https://events.pagerduty.com/v2/enqueue";
@@ -160,7 +168,8 @@ fn pagerduty() -> String {
 
 fn span<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(from)?;
-    let wrong = || serde::de::Error::custom(format!("\"{text}\" is no span such as \"4h\" or \"30m\""));
+    let wrong =
+        || serde::de::Error::custom(format!("\"{text}\" is no span such as \"4h\" or \"30m\""));
     parse_duration(&text).map(Some).ok_or_else(wrong)
 }
 
@@ -180,7 +189,10 @@ pub fn parse(text: &str) -> Result<AlertsFile, String> {
 impl AlertsFile {
     /// Channels by name, with the least severity of each.
     fn routes(&self) -> Vec<Route> {
-        let route = |name: &String, least: Severity| Route { name: name.clone(), least };
+        let route = |name: &String, least: Severity| Route {
+            name: name.clone(),
+            least,
+        };
         let mut routes = Vec::new();
         routes.extend(self.webhook.iter().map(|one| route(&one.name, one.least)));
         routes.extend(self.slack.iter().map(|one| route(&one.name, one.least)));
@@ -196,7 +208,9 @@ impl AlertsFile {
         for name in all.chain(self.heartbeat.iter().map(|beat| &beat.name)) {
             let is_word = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
             if name.is_empty() || name.len() > 64 || !name.chars().all(is_word) {
-                return Err(format!("\"{name}\" is no name: letters, digits, \"_\", \"-\" and \".\" make one"));
+                return Err(format!(
+                    "\"{name}\" is no name: letters, digits, \"_\", \"-\" and \".\" make one"
+                ));
             }
             if !names.insert(name) {
                 return Err(format!("\"{name}\" names two channels or heartbeats"));
@@ -204,12 +218,21 @@ impl AlertsFile {
         }
         for rule in &self.rule {
             if !rule_names().any(|known| known == rule.rule) {
-                return Err(format!("there is no rule \"{}\"{}", rule.rule, nearest(&rule.rule)));
+                return Err(format!(
+                    "there is no rule \"{}\"{}",
+                    rule.rule,
+                    nearest(&rule.rule)
+                ));
             }
             let chosen = rule.channels.iter().flatten();
-            let unknown = chosen.into_iter().find(|name| !routes.iter().any(|route| route.name == **name));
+            let unknown = chosen
+                .into_iter()
+                .find(|name| !routes.iter().any(|route| route.name == **name));
             if let Some(name) = unknown {
-                return Err(format!("rule \"{}\" names channel \"{name}\", which there is not", rule.rule));
+                return Err(format!(
+                    "rule \"{}\" names channel \"{name}\", which there is not",
+                    rule.rule
+                ));
             }
         }
         self.judge_channels()
@@ -218,12 +241,19 @@ impl AlertsFile {
     fn judge_channels(&self) -> Result<(), String> {
         for webhook in &self.webhook {
             one_url(&webhook.name, &webhook.url, &webhook.url_file)?;
-            webhook.template().map_err(|why| format!("webhook \"{}\": {why}", webhook.name))?;
+            webhook
+                .template()
+                .map_err(|why| format!("webhook \"{}\": {why}", webhook.name))?;
         }
         for beat in &self.heartbeat {
             one_url(&beat.name, &beat.url, &beat.url_file)?;
             if !SUCCESSES.contains(&&*beat.of) {
-                return Err(format!("heartbeat \"{}\" is of \"{}\": it can be of {}", beat.name, beat.of, SUCCESSES.join(", ")));
+                return Err(format!(
+                    "heartbeat \"{}\" is of \"{}\": it can be of {}",
+                    beat.name,
+                    beat.of,
+                    SUCCESSES.join(", ")
+                ));
             }
         }
         if let Some(mail) = self.mail.iter().find(|mail| mail.to.is_empty()) {
@@ -231,7 +261,10 @@ impl AlertsFile {
         }
         let in_clear = |mail: &&Mail| mail.tls == MailTls::None && mail.password_file.is_some();
         if let Some(mail) = self.mail.iter().find(in_clear) {
-            return Err(format!("mail \"{}\" would send a password without TLS", mail.name));
+            return Err(format!(
+                "mail \"{}\" would send a password without TLS",
+                mail.name
+            ));
         }
         match self.command.iter().find(|one| one.command.is_empty()) {
             Some(command) => Err(format!("command \"{}\" names no program", command.name)),
@@ -270,7 +303,10 @@ impl AlertsFile {
 impl Webhook {
     /// What the body is made of. Errors: a field that there is not.
     pub fn template(&self) -> Result<Option<Template>, String> {
-        self.body.as_ref().map(|body| Template::parse(body, FIELDS)).transpose()
+        self.body
+            .as_ref()
+            .map(|body| Template::parse(body, FIELDS))
+            .transpose()
     }
 }
 
@@ -286,7 +322,8 @@ fn nearest(name: &str) -> String {
         let [a, b] = [a, b].map(|known| strsim::jaro_winkler(known, name));
         a.total_cmp(&b)
     });
-    near.map(|near| format!(": do you mean {near}?")).unwrap_or_default()
+    near.map(|near| format!(": do you mean {near}?"))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -318,13 +355,33 @@ mod tests {
     #[test]
     fn a_file_says_who_is_told_and_when() {
         let policy = parse(FILE).unwrap().policy(&defaults().alerts);
-        let routes: Vec<_> = policy.routes.iter().map(|route| (&*route.name, route.least)).collect();
-        assert_eq!(routes, [("ops", Severity::Warning), ("slack", Severity::Critical)]);
+        let routes: Vec<_> = policy
+            .routes
+            .iter()
+            .map(|route| (&*route.name, route.least))
+            .collect();
+        assert_eq!(
+            routes,
+            [("ops", Severity::Warning), ("slack", Severity::Critical)]
+        );
         let dump = &policy.rules["DumpOld"];
         assert_eq!(dump.repeat, Some(Duration::from_secs(1800)));
         assert_eq!(policy.repeat_critical, Duration::from_secs(4 * 3600));
         assert_eq!(policy.heartbeats[0].of, "backup");
-        assert!(parse("").unwrap().policy(&defaults().alerts).routes.is_empty());
+        assert!(
+            parse("")
+                .unwrap()
+                .policy(&defaults().alerts)
+                .routes
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn the_file_that_is_shipped_is_understood() {
+        let policy = parse(include_str!("../../deploy/alerts.toml")).unwrap();
+        let policy = policy.policy(&defaults().alerts);
+        assert_eq!((policy.routes.len(), policy.heartbeats.len()), (5, 2));
     }
 
     #[test]
@@ -334,16 +391,40 @@ mod tests {
         for (text, why) in [
             (format!("{hook}nmae = \"b\""), "unknown field"),
             (format!("{hook}url_file = \"/x\""), "needs one of url"),
-            (format!("{hook}body = \"{{{{whta}}}}\""), "no field \"whta\""),
+            (
+                format!("{hook}body = \"{{{{whta}}}}\""),
+                "no field \"whta\"",
+            ),
             (format!("{hook}{hook}"), "names two channels"),
-            ("[[webhook]]\nname = \"a b\"\nurl = \"http://x\"".into(), "is no name"),
-            ("[[rule]]\nrule = \"DumpOdl\"".into(), "do you mean DumpOld?"),
-            ("[[rule]]\nrule = \"DumpOld\"\nchannels = [\"x\"]".into(), "which there is not"),
-            ("[[rule]]\nrule = \"DumpOld\"\nrepeat = \"often\"".into(), "is no span"),
+            (
+                "[[webhook]]\nname = \"a b\"\nurl = \"http://x\"".into(),
+                "is no name",
+            ),
+            (
+                "[[rule]]\nrule = \"DumpOdl\"".into(),
+                "do you mean DumpOld?",
+            ),
+            (
+                "[[rule]]\nrule = \"DumpOld\"\nchannels = [\"x\"]".into(),
+                "which there is not",
+            ),
+            (
+                "[[rule]]\nrule = \"DumpOld\"\nrepeat = \"often\"".into(),
+                "is no span",
+            ),
             (format!("{mail}to = []"), "goes to nobody"),
-            (format!("{mail}to = [\"a@b\"]\ntls = \"none\"\npassword_file = \"/x\""), "without TLS"),
-            ("[[command]]\nname = \"c\"\ncommand = []".into(), "names no program"),
-            ("[[heartbeat]]\nname = \"h\"\nof = \"bakcup\"\nurl = \"http://x\"".into(), "it can be of"),
+            (
+                format!("{mail}to = [\"a@b\"]\ntls = \"none\"\npassword_file = \"/x\""),
+                "without TLS",
+            ),
+            (
+                "[[command]]\nname = \"c\"\ncommand = []".into(),
+                "names no program",
+            ),
+            (
+                "[[heartbeat]]\nname = \"h\"\nof = \"bakcup\"\nurl = \"http://x\"".into(),
+                "it can be of",
+            ),
         ] {
             let told = parse(&text).unwrap_err();
             assert!(told.contains(why), "{told}");

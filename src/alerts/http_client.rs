@@ -26,11 +26,16 @@ pub async fn send(
     let target = Target::of(url)?;
     let headers = request.headers_mut();
     headers.insert(HOST, target.authority.parse().context("the URL's host")?);
-    headers.insert(USER_AGENT, concat!("walden/", env!("CARGO_PKG_VERSION")).parse()?);
+    headers.insert(
+        USER_AGENT,
+        concat!("walden/", env!("CARGO_PKG_VERSION")).parse()?,
+    );
     *request.uri_mut() = target.path.clone();
     let host = &target.host;
     let what = || format!("cannot ask \"{host}\"");
-    let stream = TcpStream::connect((&**host, target.port)).await.with_context(what)?;
+    let stream = TcpStream::connect((&**host, target.port))
+        .await
+        .with_context(what)?;
     let status = match target.is_secret {
         false => exchange(stream, request).await,
         true => {
@@ -70,7 +75,12 @@ struct Target {
 
 impl Target {
     fn of(url: &str) -> anyhow::Result<Self> {
-        let wrong = |why| with_hint(anyhow!("the URL cannot be used: {why}"), "write it as https://host/path");
+        let wrong = |why| {
+            with_hint(
+                anyhow!("the URL cannot be used: {why}"),
+                "write it as https://host/path",
+            )
+        };
         let uri: Uri = url.trim().parse().map_err(|_| wrong("it is none"))?;
         let is_secret = match uri.scheme_str() {
             Some("https") => true,
@@ -78,13 +88,21 @@ impl Target {
             _ => bail!(wrong("it begins with neither https:// nor http://")),
         };
         let authority = uri.authority().ok_or_else(|| wrong("it has no host"))?;
-        ensure!(!authority.as_str().contains('@'), wrong("it has a user in it"));
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        ensure!(
+            !authority.as_str().contains('@'),
+            wrong("it has a user in it")
+        );
+        let host = authority
+            .host()
+            .trim_start_matches('[')
+            .trim_end_matches(']');
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         Ok(Self {
             is_secret,
             host: host.to_string(),
-            port: authority.port_u16().unwrap_or(if is_secret { 443 } else { 80 }),
+            port: authority
+                .port_u16()
+                .unwrap_or(if is_secret { 443 } else { 80 }),
             authority: authority.to_string(),
             path: path.parse().map_err(|_| wrong("its path"))?,
         })
@@ -97,9 +115,13 @@ fn tls(ca_file: Option<&Path>) -> anyhow::Result<ClientConfig> {
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(file) = ca_file {
         let what = || format!("cannot use \"{}\", named by ca_file", file.display());
-        let pem = std::fs::read(file).with_context(what).hint("name a PEM file with certificates")?;
+        let pem = std::fs::read(file)
+            .with_context(what)
+            .hint("name a PEM file with certificates")?;
         for certificate in CertificateDer::pem_slice_iter(&pem) {
-            roots.add(certificate.with_context(what)?).with_context(what)?;
+            roots
+                .add(certificate.with_context(what)?)
+                .with_context(what)?;
         }
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -115,13 +137,26 @@ mod tests {
 
     #[test]
     fn a_url_that_cannot_be_asked_is_refused_without_being_shown() {
-        for url in ["", "hook", "ftp://host/secret", "https:///secret", "http://user:secret@host/", "/secret"] {
+        for url in [
+            "",
+            "hook",
+            "ftp://host/secret",
+            "https:///secret",
+            "http://user:secret@host/",
+            "/secret",
+        ] {
             let error = Target::of(url).err().unwrap();
             assert!(!format!("{error:#}").contains("secret"), "{error:#}");
         }
         let target = Target::of("https://[::1]:8443/a?b=c\n").unwrap();
-        assert_eq!((&*target.host, target.port, target.path.to_string()), ("::1", 8443, "/a?b=c".into()));
+        assert_eq!(
+            (&*target.host, target.port, target.path.to_string()),
+            ("::1", 8443, "/a?b=c".into())
+        );
         let target = Target::of("http://host").unwrap();
-        assert_eq!((target.port, target.path.path(), target.is_secret), (80, "/", false));
+        assert_eq!(
+            (target.port, target.path.path(), target.is_secret),
+            (80, "/", false)
+        );
     }
 }

@@ -32,13 +32,16 @@ pub async fn send(channel: &MailChannel, message: &Message) -> anyhow::Result<()
         .tls(tls);
     if let Some(user) = &channel.user {
         let file = channel.password_file.as_deref();
-        let file = file.with_context(|| format!("mail \"{}\" has a user without password_file", channel.name))?;
+        let file = file.with_context(|| {
+            format!("mail \"{}\" has a user without password_file", channel.name)
+        })?;
         let password = read_private(file, "password_file", "put the password alone into it")?;
         let password = password.trim_end_matches(['\r', '\n']).to_string();
         transport = transport.credentials(Credentials::new(user.clone(), password));
     }
     let sent = transport.build().send(mail).await;
-    sent.map(drop).map_err(|error| anyhow!(error).context(format!("\"{host}\" does not take the mail")))
+    sent.map(drop)
+        .map_err(|error| anyhow!(error).context(format!("\"{host}\" does not take the mail")))
 }
 
 fn compose(channel: &MailChannel, message: &Message) -> anyhow::Result<Mail> {
@@ -47,13 +50,18 @@ fn compose(channel: &MailChannel, message: &Message) -> anyhow::Result<Mail> {
         parsed.with_context(|| format!("\"{text}\" is no mail address"))
     };
     let (subject, text) = message.mail();
-    let mut mail = Mail::builder().from(address(&channel.from)?).subject(subject);
+    let mut mail = Mail::builder()
+        .from(address(&channel.from)?)
+        .subject(subject);
     for to in &channel.to {
         mail = mail.to(address(to)?);
     }
     // Programs that answer mails leave it alone.
     let automatic = lettre::message::header::HeaderName::new_from_ascii_str("Auto-Submitted");
-    let mail = mail.raw_header(lettre::message::header::HeaderValue::new(automatic, "auto-generated".into()));
+    let mail = mail.raw_header(lettre::message::header::HeaderValue::new(
+        automatic,
+        "auto-generated".into(),
+    ));
     mail.header(ContentType::TEXT_PLAIN)
         .body(text)
         .context("the mail cannot be written")
@@ -63,7 +71,9 @@ fn tls(host: &str, ca_file: Option<&Path>) -> anyhow::Result<TlsParameters> {
     let mut parameters = TlsParameters::builder(host.to_string());
     if let Some(file) = ca_file {
         let what = || format!("cannot use \"{}\", named by ca_file", file.display());
-        let pem = std::fs::read(file).with_context(what).hint("name a PEM file with certificates")?;
+        let pem = std::fs::read(file)
+            .with_context(what)
+            .hint("name a PEM file with certificates")?;
         let certificate = Certificate::from_pem(&pem).with_context(what)?;
         parameters = parameters.add_root_certificate(certificate);
     }

@@ -10,8 +10,19 @@ use crate::plain::plain;
 
 /// What a template may name; also the keys of the JSON that webhooks and commands get.
 pub const FIELDS: &[&str] = &[
-    "status", "severity", "alert", "rule", "of", "cluster", "repository", "host", "what", "next",
-    "since", "resolved_at", "title",
+    "status",
+    "severity",
+    "alert",
+    "rule",
+    "of",
+    "cluster",
+    "repository",
+    "host",
+    "what",
+    "next",
+    "since",
+    "resolved_at",
+    "title",
 ];
 
 /// Characters that PagerDuty takes for a summary.
@@ -151,13 +162,19 @@ impl Message {
     pub fn mail(&self) -> (String, String) {
         let subject = format!(
             "[walden {}] {} {}: {}",
-            self.cluster, self.status, self.severity.name(), self.alert
+            self.cluster,
+            self.status,
+            self.severity.name(),
+            self.alert
         );
         let mut text = format!("{}\n", self.what);
         if self.status == "firing" {
             text += &format!("\nNext: {}\n", self.next);
         }
-        text += &format!("\ncluster    {}\nrepository {}\nhost       {}\n", self.cluster, self.repository, self.host);
+        text += &format!(
+            "\ncluster    {}\nrepository {}\nhost       {}\n",
+            self.cluster, self.repository, self.host
+        );
         text += &format!("since      {}\n", self.since);
         if !self.resolved_at.is_empty() {
             text += &format!("resolved   {}\n", self.resolved_at);
@@ -168,7 +185,9 @@ impl Message {
 
 /// What Slack takes for markup is shown as it is.
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }
 
 #[cfg(test)]
@@ -206,13 +225,24 @@ pub(super) mod tests {
     fn a_message_has_all_fields_and_no_others() {
         let message = Message::new(&alert("JobFailed", "dump"), &origin());
         let value: Value = serde_json::from_str(&message.json()).unwrap();
-        let keys: BTreeSet<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
+        let keys: BTreeSet<&str> = value
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
         assert_eq!(keys, FIELDS.iter().copied().collect());
         assert_eq!(value["alert"], "JobFailed/dump");
-        let all = FIELDS.iter().map(|field| format!("{{{{{field}}}}}\n")).collect::<String>();
+        let all = FIELDS
+            .iter()
+            .map(|field| format!("{{{{{field}}}}}\n"))
+            .collect::<String>();
         let template = Template::parse(&all, FIELDS).unwrap();
         let filled = message.filled(Some(&template), Escape::None);
-        assert!(filled.starts_with("firing\ncritical\nJobFailed/dump\n"), "{filled}");
+        assert!(
+            filled.starts_with("firing\ncritical\nJobFailed/dump\n"),
+            "{filled}"
+        );
     }
 
     #[test]
@@ -229,7 +259,10 @@ pub(super) mod tests {
         let begun = Message::new(&over, &origin()).pagerduty("key");
         over.resolved_at = Some(DateTime::UNIX_EPOCH);
         let ended = Message::new(&over, &origin()).pagerduty("key");
-        assert_eq!((&begun["event_action"], &ended["event_action"]), (&json!("trigger"), &json!("resolve")));
+        assert_eq!(
+            (&begun["event_action"], &ended["event_action"]),
+            (&json!("trigger"), &json!("resolve"))
+        );
         assert_eq!(begun["dedup_key"], ended["dedup_key"]);
         assert!(begun["dedup_key"].as_str().unwrap().len() <= 255);
         assert_eq!(begun["payload"]["severity"], "critical");
@@ -240,9 +273,15 @@ pub(super) mod tests {
         let mut alert = alert("DiskFull", "");
         let (subject, text) = Message::new(&alert, &origin()).mail();
         assert_eq!(subject, "[walden main] firing critical: DiskFull");
-        assert!(text.contains("Next: look") && !text.contains("resolved"), "{text}");
+        assert!(
+            text.contains("Next: look") && !text.contains("resolved"),
+            "{text}"
+        );
         alert.resolved_at = Some(DateTime::UNIX_EPOCH);
         let (subject, text) = Message::new(&alert, &origin()).mail();
-        assert!(subject.contains("resolved") && !text.contains("Next:"), "{text}");
+        assert!(
+            subject.contains("resolved") && !text.contains("Next:"),
+            "{text}"
+        );
     }
 }

@@ -18,7 +18,7 @@ mod template;
 
 pub use channels::Channels;
 pub use evaluate::{Evaluated, Evaluator};
-pub use file::{AlertsFile, parse as parse_file};
 pub use file::rule_names;
+pub use file::{AlertsFile, parse as parse_file};
 pub use message::Origin;
 pub use store::AlertStore;

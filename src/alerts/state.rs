@@ -237,7 +237,11 @@ impl AlertState {
 
     /// Until when nobody is to be told of an alert, and by whom.
     pub fn silence(&self, alert: &Alert, now: DateTime<Utc>) -> Option<&Silence> {
-        let of = |name: &str| self.silences.get(name).filter(|silence| silence.until > now);
+        let of = |name: &str| {
+            self.silences
+                .get(name)
+                .filter(|silence| silence.until > now)
+        };
         of(&alert.id()).or_else(|| of(&alert.rule))
     }
 }

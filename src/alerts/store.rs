@@ -37,7 +37,9 @@ impl AlertStore {
                 return Ok((number, parse(&key, &bytes)?));
             }
         }
-        Err(anyhow!("the state of the alerts changes too fast to be read"))
+        Err(anyhow!(
+            "the state of the alerts changes too fast to be read"
+        ))
     }
 
     /// Stores the state that follows another. `false`: somebody else was first.
@@ -143,7 +145,11 @@ mod tests {
     async fn a_newer_state_and_a_damaged_one_are_told_apart() {
         let store = store();
         for (text, said, hint) in [
-            ("{\"format\": 2, \"alerts\": 1}", "a newer Walden", "upgrade"),
+            (
+                "{\"format\": 2, \"alerts\": 1}",
+                "a newer Walden",
+                "upgrade",
+            ),
             ("{\"format\": 1, \"alerts\": 1}", "cannot be read", "remove"),
         ] {
             let key = store.key(1);

@@ -29,7 +29,10 @@ impl Template {
                 .ok_or_else(|| format!("\"{{{{\" without \"}}}}\" behind \"{before}\""))?;
             let field = field.trim();
             if !fields.contains(&field) {
-                return Err(format!("there is no field \"{field}\": it is one of {}", fields.join(", ")));
+                return Err(format!(
+                    "there is no field \"{field}\": it is one of {}",
+                    fields.join(", ")
+                ));
             }
             parts.extend([Part::Text(before.into()), Part::Field(field.into())]);
             rest = after;

@@ -32,13 +32,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Runs the verb.
 pub async fn run(context: &Context) -> anyhow::Result<Exit> {
     let status = service(context).await?;
-    let health = health(context, Some(&status)).await.map(|(health, _)| health);
+    let health = health(context, Some(&status))
+        .await
+        .map(|(health, _)| health);
     match context.format {
         Format::Json => print_json(&StatusOutput {
             status: &status,
             health: HealthOutput::of(&health),
         })?,
-        Format::Table => print_text(&(in_words(&status, Utc::now()) + &standing_in_words(&health)))?,
+        Format::Table => {
+            print_text(&(in_words(&status, Utc::now()) + &standing_in_words(&health)))?
+        }
     }
     Ok(Exit::Success)
 }

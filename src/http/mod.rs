@@ -4,9 +4,9 @@
 //! Nothing here can hold up the hooks: answers are made of copies in memory, which owners of their own renew; WAL is
 //! fetched by an owner of its own with memory of its own; connections, time, and threads at once are bounded.
 
+mod alerting;
 #[cfg(test)]
 mod alerts;
-mod alerting;
 mod app;
 mod dto;
 mod facts;

@@ -147,10 +147,7 @@ mod tests {
         }
         for address in ["127.0.0.1:8432", "127.9.9.9:1", "[::1]:8432"] {
             let local = settings(|http| http.listen = address.parse().ok());
-            assert!(
-                options(&local).unwrap().tokens.is_empty(),
-                "{address}"
-            );
+            assert!(options(&local).unwrap().tokens.is_empty(), "{address}");
         }
         let off = options(&settings(|http| http.listen = None)).unwrap();
         assert_eq!(off.listen, None);

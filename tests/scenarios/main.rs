@@ -3,6 +3,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod alerts;
 mod archive;
 mod backup;
 mod backup_crash;

@@ -37,7 +37,12 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
 
 async fn seen(context: &Context) -> anyhow::Result<Seen> {
     let (health, upkeep, knows_waiting) = status::standing(context).await?;
-    Ok(Seen::of(&health, &upkeep, knows_waiting, chrono::Utc::now()))
+    Ok(Seen::of(
+        &health,
+        &upkeep,
+        knows_waiting,
+        chrono::Utc::now(),
+    ))
 }
 
 /// The state once nobody else tells people.

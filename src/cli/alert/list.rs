@@ -63,7 +63,13 @@ fn in_words(state: &AlertState, all: bool) -> String {
                 (None, None, false) => "not told",
             };
             let since = alert.resolved_at.unwrap_or(alert.since);
-            let cells = [&*alert.id(), alert.severity.name(), standing, &moment(since), &alert.what];
+            let cells = [
+                &*alert.id(),
+                alert.severity.name(),
+                standing,
+                &moment(since),
+                &alert.what,
+            ];
             table.row(cells.map(str::to_string));
         }
         text += &table.render();
@@ -73,14 +79,21 @@ fn in_words(state: &AlertState, all: bool) -> String {
     }
     for (name, trouble) in &state.channels {
         let (times, since) = (trouble.failures, words(now - trouble.since));
-        text += &format!("channel {name}: {times} failures in {since}: {}\n", trouble.why);
+        text += &format!(
+            "channel {name}: {times} failures in {since}: {}\n",
+            trouble.why
+        );
     }
     for (name, silence) in &state.silences {
         let reason = match &*silence.reason {
             "" => String::new(),
             reason => format!(": {reason}"),
         };
-        text += &format!("silence {name}: until {} by {}{reason}\n", moment(silence.until), silence.by);
+        text += &format!(
+            "silence {name}: until {} by {}{reason}\n",
+            moment(silence.until),
+            silence.by
+        );
     }
     text
 }

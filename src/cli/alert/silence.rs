@@ -42,7 +42,10 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let rule = args.alert.split('/').next().unwrap_or_default();
     if !rule_names().any(|known| known == rule) {
         let error = anyhow!("there is no rule \"{rule}\"");
-        return Err(wrong_usage(with_hint(error, "`walden alert list` names what fires")));
+        return Err(wrong_usage(with_hint(
+            error,
+            "`walden alert list` names what fires",
+        )));
     }
     let store = store(&context.cluster().await?);
     loop {

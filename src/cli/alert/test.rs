@@ -30,12 +30,22 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let names = channels.names();
     let chosen: Vec<&str> = match &args.channel {
         None => names.clone(),
-        Some(name) => names.iter().copied().filter(|known| known == name).collect(),
+        Some(name) => names
+            .iter()
+            .copied()
+            .filter(|known| known == name)
+            .collect(),
     };
     if chosen.is_empty() {
         let (error, hint) = match &args.channel {
-            None => (anyhow!("there is no channel"), "name a file with channels in `alerts.file`".into()),
-            Some(name) => (anyhow!("there is no channel \"{name}\""), format!("name one of {}", names.join(", "))),
+            None => (
+                anyhow!("there is no channel"),
+                "name a file with channels in `alerts.file`".into(),
+            ),
+            Some(name) => (
+                anyhow!("there is no channel \"{name}\""),
+                format!("name one of {}", names.join(", ")),
+            ),
         };
         return Err(wrong_usage(with_hint(error, hint)));
     }
@@ -43,7 +53,9 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         let error = channels.test(channel).await.err();
         Tested {
             channel,
-            hint: error.as_ref().and_then(|error| hints(error).first().map(ToString::to_string)),
+            hint: error
+                .as_ref()
+                .and_then(|error| hints(error).first().map(ToString::to_string)),
             failed: error.map(|error| one_line(&error)),
         }
     });
@@ -68,7 +80,9 @@ async fn forget_trouble(store: &AlertStore, channels: &[&str]) -> anyhow::Result
     loop {
         let (number, mut state) = store.latest().await?;
         let before = state.channels.len();
-        state.channels.retain(|name, _| !channels.contains(&&**name));
+        state
+            .channels
+            .retain(|name, _| !channels.contains(&&**name));
         // Whoever tells people just now finds it out.
         let is_done = state.channels.len() == before || state.sender.is_some();
         if is_done || store.put(number + 1, &state).await? {
