@@ -5,7 +5,7 @@
 //! the others. What shows nowhere is a change of the very newest records that nobody followed: `verify` prints the heads, to
 //! be kept elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::record::{Act, Head, Record};
@@ -16,9 +16,9 @@ use crate::codec::Digest;
 pub struct Found {
     /// By its name.
     pub number: u64,
-    /// Of its bytes.
-    pub digest: Digest,
-    /// Why it cannot be understood.
+    /// Of its bytes; `None`: the store did not give them.
+    pub digest: Option<Digest>,
+    /// Why it cannot be understood, or was not given.
     pub record: Result<Record, String>,
 }
 
@@ -58,6 +58,17 @@ pub enum FaultKind {
     Unreadable {
         why: String,
     },
+    /// The store did not give it: whether it is as it was is not known.
+    Unread {
+        why: String,
+    },
+}
+
+impl Fault {
+    /// Whether it shows that something was removed, changed or moved.
+    pub fn is_break(&self) -> bool {
+        !matches!(self.what, FaultKind::Unread { .. })
+    }
 }
 
 impl fmt::Display for Fault {
@@ -97,7 +108,10 @@ impl fmt::Display for Fault {
                 )
             }
             FaultKind::Unreadable { why } => {
-                write!(f, "{writer}: record {number} cannot be read: {why}")
+                write!(f, "{writer}: record {number} cannot be understood: {why}")
+            }
+            FaultKind::Unread { why } => {
+                write!(f, "{writer}: record {number} was not given: {why}")
             }
         }
     }
@@ -130,13 +144,56 @@ pub fn trimmed(chains: &Chains) -> BTreeMap<String, Head> {
 
 /// The newest record of each chain.
 pub fn heads(chains: &Chains) -> BTreeMap<String, Head> {
-    let head = |found: &Found| Head {
-        number: found.number,
-        digest: found.digest,
+    let newest = |(writer, chain): (&String, &Vec<Found>)| {
+        let Found { number, digest, .. } = chain.last()?;
+        let (number, digest) = (*number, (*digest)?);
+        Some((writer.clone(), Head { number, digest }))
     };
-    let newest =
-        |(writer, chain): (&String, &Vec<Found>)| Some((writer.clone(), head(chain.last()?)));
     chains.iter().filter_map(newest).collect()
+}
+
+/// What two looks both show, as the second has it. Records that come or go while they are listed look like faults to one.
+pub fn in_both(first: &[Fault], mut second: Vec<Fault>) -> Vec<Fault> {
+    let place = |fault: &Fault| (fault.writer.clone(), fault.number);
+    let earlier: BTreeSet<_> = first.iter().map(place).collect();
+    second.retain(|fault| earlier.contains(&place(fault)));
+    second
+}
+
+/// All records in an order in which each comes after all that it names: so a copy holds together at each moment.
+pub fn in_order(chains: &Chains) -> Vec<(&str, &Found)> {
+    let mut left: BTreeMap<&str, &[Found]> = chains
+        .iter()
+        .map(|(writer, chain)| (writer.as_str(), &chain[..]))
+        .collect();
+    let (mut ordered, mut is_stuck) = (Vec::new(), false);
+    while left.values().any(|chain| !chain.is_empty()) {
+        let before = ordered.len();
+        for writer in chains.keys() {
+            while let Some((first, rest)) = left[writer.as_str()].split_first() {
+                // Where somebody changed them, records may name each other.
+                if !is_stuck && names_any_of(first, writer, &left) {
+                    break;
+                }
+                is_stuck = false;
+                ordered.push((writer.as_str(), first));
+                left.insert(writer, rest);
+            }
+        }
+        is_stuck = ordered.len() == before;
+    }
+    ordered
+}
+
+/// Whether a record names one of another writer that is still left.
+fn names_any_of(found: &Found, writer: &str, left: &BTreeMap<&str, &[Found]>) -> bool {
+    let others = found.record.iter().flat_map(|record| &record.others);
+    others
+        .filter(|(other, _)| *other != writer)
+        .any(|(other, head)| {
+            let first = left.get(other.as_str()).and_then(|chain| chain.first());
+            first.is_some_and(|first| first.number <= head.number)
+        })
 }
 
 /// All that is wrong, by writer and number.
@@ -159,37 +216,49 @@ fn faults_of(writer: &str, chain: &[Found], trimmed: Option<&Head>) -> Vec<Fault
         number,
         what,
     };
+    let gone = trimmed.map_or(0, |gone| gone.number);
     let mut faults = Vec::new();
     // The number that comes next, and what it must name as the record before it, if that is known.
     let (mut next, mut previous) = (1, Some(None));
-    if let (Some(first), Some(gone)) = (chain.first(), trimmed) {
-        // A trim that was interrupted left some that it meant to remove.
-        (next, previous) = match first.number <= gone.number {
-            true => (first.number, None),
-            false => (gone.number + 1, Some(Some(gone.digest))),
-        };
-    }
     for found in chain {
-        if found.number > next {
-            let to = found.number - 1;
-            faults.push(fault(next, FaultKind::Missing { to }));
-            previous = None;
+        let number = found.number;
+        if number > next {
+            // A trim that was interrupted left some that it meant to remove.
+            let (from, to) = (next.max(gone + 1), number - 1);
+            if from <= to {
+                faults.push(fault(from, FaultKind::Missing { to }));
+            }
+            previous = trimmed
+                .filter(|gone| gone.number == to)
+                .map(|gone| Some(gone.digest));
         }
         match &found.record {
-            Err(why) => faults.push(fault(
-                found.number,
-                FaultKind::Unreadable { why: why.clone() },
-            )),
-            Ok(record) if record.writer != writer || record.number != found.number => {
-                let (writer, number) = (record.writer.clone(), record.number);
-                faults.push(fault(found.number, FaultKind::Elsewhere { writer, number }));
+            Err(why) => {
+                let why = why.clone();
+                let unread = found.digest.is_none();
+                faults.push(match unread {
+                    true => fault(number, FaultKind::Unread { why }),
+                    false => fault(number, FaultKind::Unreadable { why }),
+                });
             }
+            Ok(record) if record.writer != writer || record.number != number => {
+                let (writer, said) = (record.writer.clone(), record.number);
+                faults.push(fault(
+                    number,
+                    FaultKind::Elsewhere {
+                        writer,
+                        number: said,
+                    },
+                ));
+            }
+            // Its writer could not read the one before it, and says so.
+            Ok(record) if record.previous.is_none() && record.unread.contains_key(writer) => {}
             Ok(record) if previous.is_some_and(|previous| record.previous != previous) => {
-                faults.push(fault(found.number, FaultKind::DoesNotFollow));
+                faults.push(fault(number, FaultKind::DoesNotFollow));
             }
             Ok(_) => {}
         }
-        (next, previous) = (found.number + 1, Some(Some(found.digest)));
+        (next, previous) = (number + 1, found.digest.map(Some));
     }
     faults
 }
@@ -211,8 +280,9 @@ fn faults_seen_by_others(chains: &Chains, trimmed: &BTreeMap<String, Head>) -> V
                     at.ok().map(|at| chain[at].digest)
                 });
                 let what = match there {
-                    Some(digest) if digest == head.digest => continue,
-                    Some(_) => FaultKind::Changed {
+                    Some(None) => continue,
+                    Some(Some(digest)) if digest == head.digest => continue,
+                    Some(Some(_)) => FaultKind::Changed {
                         seen_by: seer.clone(),
                     },
                     None => FaultKind::CutOff {
@@ -231,147 +301,5 @@ fn faults_seen_by_others(chains: &Chains, trimmed: &BTreeMap<String, Head>) -> V
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::record::Who;
-    use super::super::record::testing::evidence;
-    use super::*;
-
-    /// Chains of writers in the order of their records; each sees the others' heads.
-    fn chains(order: &str) -> Chains {
-        let mut all = Chains::new();
-        for writer in order.chars().map(String::from) {
-            let mut others = heads(&all);
-            let own = others.remove(&writer);
-            let who = Who {
-                user: writer.clone(),
-                host: "h".into(),
-                token: None,
-            };
-            let record = Record {
-                number: own.map_or(1, |head| head.number + 1),
-                previous: own.map(|head| head.digest),
-                writer: writer.clone(),
-                others,
-                who,
-                walden: "1".into(),
-                evidence: evidence(Act::Drill),
-            };
-            all.entry(writer).or_default().push(found(record));
-        }
-        all
-    }
-
-    fn found(record: Record) -> Found {
-        Found {
-            number: record.number,
-            digest: Digest::of(&serde_json::to_vec(&record).unwrap()),
-            record: Ok(record),
-        }
-    }
-
-    fn told(chains: &Chains) -> Vec<String> {
-        verify(chains).iter().map(Fault::to_string).collect()
-    }
-
-    /// Changes what a record says.
-    fn change(chains: &mut Chains, writer: &str, number: u64) {
-        let found_ = &mut chains.get_mut(writer).unwrap()[number as usize - 1];
-        let mut record = found_.record.clone().unwrap();
-        record.evidence.reason = "nothing happened".into();
-        *found_ = found(record);
-    }
-
-    #[test]
-    fn what_nobody_touched_is_sound() {
-        for order in ["", "a", "aaa", "abab", "aabbaab"] {
-            assert!(told(&chains(order)).is_empty(), "{order}");
-        }
-    }
-
-    #[test]
-    fn a_changed_record_shows_at_the_next_of_its_writer_or_of_another() {
-        let mut all = chains("aaaa");
-        change(&mut all, "a", 2);
-        assert_eq!(
-            told(&all),
-            [
-                "a: record 3 follows another record 2 than the one that is there: one of the two was changed"
-            ]
-        );
-        let mut all = chains("aab");
-        change(&mut all, "a", 2);
-        assert_eq!(
-            told(&all),
-            ["a: record 2 is not the one that b saw: it was changed"]
-        );
-    }
-
-    #[test]
-    fn removed_records_show_in_the_middle_at_the_beginning_and_at_the_end() {
-        let mut all = chains("aaaaa");
-        all.get_mut("a").unwrap().drain(1..3);
-        assert_eq!(told(&all), ["a: records 2 to 3 are missing"]);
-        let mut all = chains("aaa");
-        all.get_mut("a").unwrap().remove(0);
-        assert_eq!(told(&all), ["a: record 1 is missing"]);
-        let mut all = chains("aaab");
-        all.get_mut("a").unwrap().pop();
-        assert_eq!(
-            told(&all),
-            ["a: record 3, which b saw, is gone: the end of the chain was removed"]
-        );
-        all.remove("a");
-        assert_eq!(told(&all).len(), 1);
-    }
-
-    #[test]
-    fn records_that_changed_places_and_forks_show() {
-        let mut all = chains("aaaa");
-        let chain = all.get_mut("a").unwrap();
-        let (second, third) = (chain[1].clone(), chain[2].clone());
-        chain[1] = Found { number: 2, ..third };
-        chain[2] = Found {
-            number: 3,
-            ..second
-        };
-        let faults = told(&all);
-        assert!(
-            faults.contains(&"a: record 2 says that it is record 3 of a: it was moved".into()),
-            "{faults:?}"
-        );
-        // Two that went on from record 2, and the later records of the one beside the earlier of the other.
-        let (mut one, mut other) = (chains("aaa"), chains("aab"));
-        change(&mut other, "a", 2);
-        let mut fork = chains("aaa");
-        fork.get_mut("a").unwrap()[1] = other.remove("a").unwrap()[1].clone();
-        assert_eq!(told(&fork).len(), 1);
-        assert!(told(&std::mem::take(&mut one)).is_empty());
-    }
-
-    #[test]
-    fn what_retention_removed_is_told_by_its_record_and_no_more_than_that() {
-        let mut all = chains("aaaa");
-        let gone = Head {
-            number: 2,
-            digest: all["a"][1].digest,
-        };
-        let mut trim = chains("ab").remove("b").unwrap().remove(0).record.unwrap();
-        trim.evidence = evidence(Act::Trim);
-        trim.evidence.details = serde_json::json!({"removed": {"a": gone}});
-        trim.others = heads(&all);
-        all.insert("b".into(), vec![found(trim)]);
-        // Announced, not yet carried out; then in part; then whole.
-        for first in 1..=3 {
-            assert!(told(&all).is_empty(), "{first}: {:?}", told(&all));
-            all.get_mut("a").unwrap().remove(0);
-        }
-        assert_eq!(told(&all), ["a: record 3 is missing"]);
-    }
-
-    #[test]
-    fn a_record_that_cannot_be_read_is_named() {
-        let mut all = chains("aa");
-        all.get_mut("a").unwrap()[0].record = Err("EOF".into());
-        assert_eq!(told(&all), ["a: record 1 cannot be read: EOF"]);
-    }
-}
+#[path = "chain_tests.rs"]
+mod tests;

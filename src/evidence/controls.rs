@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::record::{Act, Record, Verdict};
+use super::record::{Act, Evidence, Record, Scope, Verdict};
 
 /// What is taken unless a file says otherwise.
 pub const DEFAULT: &str = include_str!("../../deploy/controls.toml");
@@ -16,6 +16,9 @@ pub struct Control {
     pub title: String,
     pub asks: String,
     pub acts: Vec<Act>,
+    /// What was about a part only, such as a sample, does not count as passed.
+    #[serde(default)]
+    pub whole: bool,
     /// So long before the end of a report one of the acts must have passed.
     pub days: u32,
 }
@@ -42,6 +45,15 @@ pub fn parse(text: &str) -> Result<Vec<Control>, String> {
     }
 }
 
+impl Control {
+    /// Whether an act is of those that prove it. What failed in a part failed.
+    fn counts(&self, evidence: &Evidence) -> bool {
+        let is_part = evidence.scope.is_some_and(|scope| scope != Scope::Whole);
+        let is_enough = !self.whole || !is_part || evidence.verdict == Verdict::Failed;
+        self.acts.contains(&evidence.act) && is_enough
+    }
+}
+
 /// How a control stands at the end of a report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ControlStanding {
@@ -65,7 +77,7 @@ pub fn standings(
         let of_control = records
             .iter()
             .map(|record| &record.evidence)
-            .filter(|evidence| control.acts.contains(&evidence.act));
+            .filter(|evidence| control.counts(evidence));
         let (mut counts, mut last_passed) = ([0; 3], None);
         for evidence in of_control {
             counts[evidence.verdict as usize] += 1;
@@ -131,5 +143,30 @@ mod tests {
         );
         assert!(!met(&records, 94).is_met);
         assert!(!met(&[], 1).is_met);
+    }
+    #[test]
+    fn a_part_that_passed_counts_only_where_a_control_does_not_ask_for_the_whole() {
+        let record = |scope, verdict| {
+            let mut evidence = evidence(Act::Verification);
+            (evidence.scope, evidence.verdict, evidence.ended) = (scope, verdict, day(1));
+            record(evidence)
+        };
+        let stands = |whole, record: Record| {
+            let mut controls = parse(DEFAULT).unwrap();
+            controls.retain(|control| control.acts.contains(&Act::Verification));
+            controls[0].whole = whole;
+            let one = standings(&controls, &[record], day(2)).remove(0);
+            (one.is_met, one.passed, one.failed)
+        };
+        let (passed, failed) = (Verdict::Passed, Verdict::Failed);
+        let part = Some(Scope::Part);
+        assert_eq!(
+            stands(true, record(Some(Scope::Whole), passed)),
+            (true, 1, 0)
+        );
+        assert_eq!(stands(true, record(None, passed)), (true, 1, 0));
+        assert_eq!(stands(true, record(part, passed)), (false, 0, 0));
+        assert_eq!(stands(true, record(part, failed)), (false, 0, 1));
+        assert_eq!(stands(false, record(part, passed)), (true, 1, 0));
     }
 }

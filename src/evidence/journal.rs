@@ -3,12 +3,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, bail};
-use futures_util::{StreamExt, TryStreamExt, stream};
+use anyhow::{Context, bail, ensure};
+use futures_util::{StreamExt, stream};
+use serde_json::json;
+use tokio::time::{Instant, timeout_at};
 
-use super::chain::{Chains, Found, heads, trimmed};
-use super::record::{Act, Evidence, Head, Record, Who};
+use super::chain::{Chains, Fault, Found, in_both, in_order, trimmed, verify};
+use super::record::{Act, Evidence, Head, Record, Verdict, Who};
 use crate::codec::Digest;
+use crate::error::one_line;
 use crate::storage::{Key, PutMode, PutOutcome, Storage, StorageError, Walk, get_all};
 
 /// Bytes of a record at most.
@@ -17,6 +20,10 @@ const LONGEST: u64 = 4 << 20;
 const READERS: usize = 16;
 /// Others of the same name that may come between.
 const ATTEMPTS: u32 = 50;
+/// How long the newest records may take to come before one is written without them.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Records that the store may not give before it counts as not answering.
+const MAX_UNREAD: usize = 16;
 
 /// Which record it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,30 +44,53 @@ pub struct Journal {
     pub storage: Arc<dyn Storage>,
     /// Ends with `/`.
     pub folder: String,
+    /// The repository's id. Its beginning is part of a writer's name: so a copy can have records of its own, too.
+    pub repository: String,
 }
 
 /// Names and times of the records that are there, by writer and number.
 type Listed = BTreeMap<String, BTreeMap<u64, SystemTime>>;
 
+/// The newest records that are there when one is added.
+#[derive(Debug, Default)]
+struct Seen {
+    /// The newest number of its own chain; 0: there is none.
+    own: u64,
+    heads: BTreeMap<String, Head>,
+    unread: BTreeMap<String, String>,
+}
+
+/// What came of copying records.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct RecordsCopied {
+    /// Bytes of each.
+    pub copied: Vec<u64>,
+    pub present: u64,
+    /// The source did not give them, and why.
+    pub unread: Vec<(Key, String)>,
+    /// The destination has others of that name.
+    pub conflicts: Vec<Key>,
+}
+
 impl Journal {
-    /// Adds a record to the chain of whoever did it. Others of its name may do so at once: each number is created once.
+    /// Adds a record to the chain of whoever did it. Others of its name may do so at once: each number is created once. A
+    /// newest record that does not come is noted, and holds nothing up. Errors: the store took no record.
     pub async fn append(&self, who: &Who, evidence: Evidence) -> anyhow::Result<RecordId> {
-        let writer = who.writer();
+        let writer = self.writer(who);
         for _ in 0..ATTEMPTS {
-            let mut others = self.heads().await?;
-            let own = others.remove(&writer);
-            let number = own.map_or(1, |head| head.number + 1);
+            let mut seen = self.seen(&writer).await?;
+            let number = seen.own + 1;
             let record = Record {
                 writer: writer.clone(),
                 number,
-                previous: own.map(|head| head.digest),
-                others,
+                previous: seen.heads.remove(&writer).map(|head| head.digest),
+                others: seen.heads,
+                unread: seen.unread,
                 who: who.clone(),
                 walden: env!("CARGO_PKG_VERSION").into(),
                 evidence: evidence.clone(),
             };
-            let body = serde_json::to_vec_pretty(&record)?.into();
-            let key = self.key(&writer, number);
+            let (key, body) = (self.key(&writer, number), written(record)?.into());
             match self.storage.put(&key, body, PutMode::CreateOnly).await? {
                 PutOutcome::Stored => return Ok(RecordId { writer, number }),
                 PutOutcome::AlreadyExists => continue,
@@ -69,24 +99,61 @@ impl Journal {
         bail!("others of the name \"{writer}\" add records all the time")
     }
 
-    /// All records. Errors: the store did not answer.
+    /// The name of a user's chain here.
+    pub fn writer(&self, who: &Who) -> String {
+        let id = self.repository.get(..8).unwrap_or(&self.repository);
+        format!("{}-{id}", who.name())
+    }
+
+    /// All records; those that the store does not give are among them. Errors: it does not answer.
     pub async fn load(&self) -> anyhow::Result<Chains> {
         let listed = self.list().await?;
-        let names = listed
-            .iter()
-            .flat_map(|(writer, numbers)| numbers.keys().map(move |number| (writer, *number)));
+        let names = listed.into_iter().flat_map(|(writer, numbers)| {
+            numbers
+                .into_keys()
+                .map(move |number| (writer.clone(), number))
+        });
         let reads: Vec<_> = names
             .map(|(writer, number)| async move {
-                let found = self.read(writer, number).await?;
-                anyhow::Ok(found.map(|found| (writer.clone(), found)))
+                let read = self.read(&writer, number).await;
+                (writer, number, read)
             })
             .collect();
-        let found: Vec<_> = stream::iter(reads).buffered(READERS).try_collect().await?;
-        let mut chains = Chains::new();
-        for (writer, found) in found.into_iter().flatten() {
+        let mut reads = stream::iter(reads).buffered(READERS);
+        let (mut chains, mut unread) = (Chains::new(), 0);
+        while let Some((writer, number, read)) = reads.next().await {
+            let found = match read {
+                Ok(None) => continue,
+                Ok(Some(found)) => found,
+                Err(error) => {
+                    unread += 1;
+                    if unread > MAX_UNREAD {
+                        return Err(error);
+                    }
+                    let (digest, record) = (None, Err(one_line(&error)));
+                    Found {
+                        number,
+                        digest,
+                        record,
+                    }
+                }
+            };
             chains.entry(writer).or_default().push(found);
         }
         Ok(chains)
+    }
+
+    /// All records, and what is wrong with them. Records come and go while they are listed: so what looks wrong is looked at
+    /// once more. Errors: the store does not answer.
+    pub async fn verified(&self) -> anyhow::Result<(Chains, Vec<Fault>)> {
+        let chains = self.load().await?;
+        let faults = verify(&chains);
+        if faults.is_empty() {
+            return Ok((chains, faults));
+        }
+        let chains = self.load().await?;
+        let faults = in_both(&faults, verify(&chains));
+        Ok((chains, faults))
     }
 
     /// Removes what is older than `age` before the newest record, by the store's clock, the oldest first; how many. The
@@ -120,7 +187,7 @@ impl Journal {
         Ok(going.len() as u64)
     }
 
-    /// Says up to where each chain goes, and all that earlier trims said.
+    /// Says up to where each chain goes, and all that earlier trims said; nothing where one of these says it already.
     async fn tell_trim(
         &self,
         who: &Who,
@@ -128,43 +195,118 @@ impl Journal {
         now: chrono::DateTime<chrono::Utc>,
     ) -> anyhow::Result<()> {
         let chains = self.load().await?;
-        let mut removed = trimmed(&chains);
+        let told = trimmed(&chains);
+        let mut removed = told.clone();
         for (writer, number) in going {
-            let found = chains
-                .get(*writer)
-                .and_then(|chain| chain.iter().find(|found| found.number == *number));
-            let found = found
-                .with_context(|| format!("record {number} of {writer} went while it was read"))?;
-            let (number, digest) = (*number, found.digest);
-            removed.insert((*writer).clone(), Head { number, digest });
+            let chain = chains.get(*writer).into_iter().flatten();
+            // One that is gone by now was told by whoever removed it.
+            let Some(found) = chain.into_iter().find(|found| found.number == *number) else {
+                continue;
+            };
+            let digest = found.digest.with_context(|| {
+                format!("record {number} of {writer} is to go, and cannot be read")
+            })?;
+            let head = Head {
+                number: *number,
+                digest,
+            };
+            let known = removed.entry((*writer).clone()).or_insert(head);
+            if known.number < head.number {
+                *known = head;
+            }
+        }
+        if removed == told {
+            return Ok(());
         }
         let evidence = Evidence {
             act: Act::Trim,
             subject: crate::plain::counted(going.len() as u64, "record"),
+            scope: None,
             began: now,
             ended: now,
-            verdict: super::record::Verdict::Passed,
+            verdict: Verdict::Passed,
             reason: String::new(),
             phases: Vec::new(),
             checks: Vec::new(),
             rto_seconds: None,
             rpo_seconds: None,
-            details: serde_json::json!({ "removed": removed }),
+            details: json!({ "removed": removed }),
         };
         self.append(who, evidence).await.map(drop)
     }
 
-    /// The newest record of each chain.
-    async fn heads(&self) -> anyhow::Result<BTreeMap<String, Head>> {
-        let mut newest = Chains::new();
-        for (writer, numbers) in self.list().await? {
-            let Some(number) = numbers.keys().next_back() else {
+    /// Copies all records that the other one has not, as they are, in an order in which it holds together at each moment. What
+    /// it has removed as too old is not brought back. Errors: a store does not answer.
+    pub async fn copy_to(&self, other: &Self) -> anyhow::Result<RecordsCopied> {
+        let (chains, theirs) = (self.load().await?, other.load().await?);
+        let (gone, mut copied) = (trimmed(&theirs), RecordsCopied::default());
+        for (writer, found) in in_order(&chains) {
+            let (key, number) = (self.key(writer, found.number), found.number);
+            if gone.get(writer).is_some_and(|gone| number <= gone.number) {
                 continue;
+            }
+            let there = theirs.get(writer).into_iter().flatten();
+            if let Some(there) = there.into_iter().find(|there| there.number == number) {
+                match there.digest.is_some() && there.digest == found.digest {
+                    true => copied.present += 1,
+                    false => copied.conflicts.push(key),
+                }
+                continue;
+            }
+            let bytes = match get_all(&*self.storage, &key, LONGEST).await {
+                Ok(Some(bytes)) => bytes,
+                // Too old by now.
+                Ok(None) => continue,
+                Err(error) => {
+                    copied.unread.push((key, one_line(&error.into())));
+                    continue;
+                }
             };
-            let found = self.read(&writer, *number).await?;
-            newest.insert(writer, Vec::from_iter(found));
+            let (size, to) = (bytes.len() as u64, other.key(writer, number));
+            match other
+                .storage
+                .put(&to, bytes.into(), PutMode::CreateOnly)
+                .await?
+            {
+                PutOutcome::Stored => copied.copied.push(size),
+                PutOutcome::AlreadyExists => copied.present += 1,
+            }
         }
-        Ok(heads(&newest))
+        Ok(copied)
+    }
+
+    /// The newest record of each chain, for a record of `writer`.
+    async fn seen(&self, writer: &str) -> anyhow::Result<Seen> {
+        let (listed, deadline) = (self.list().await?, Instant::now() + PATIENCE);
+        let newest = listed.into_iter().filter_map(|(writer, numbers)| {
+            let (number, _) = numbers.into_iter().next_back()?;
+            Some((writer, number))
+        });
+        let reads: Vec<_> = newest
+            .map(|(writer, number)| async move {
+                let read = timeout_at(deadline, self.read(&writer, number)).await;
+                (writer, number, read)
+            })
+            .collect();
+        let mut reads = stream::iter(reads).buffer_unordered(READERS);
+        let mut seen = Seen::default();
+        while let Some((of, number, read)) = reads.next().await {
+            if of == writer {
+                seen.own = number;
+            }
+            let why = match read {
+                Ok(Ok(found)) => {
+                    let digest = found.and_then(|found| found.digest);
+                    let head = digest.map(|digest| Head { number, digest });
+                    seen.heads.extend(head.map(|head| (of, head)));
+                    continue;
+                }
+                Ok(Err(error)) => one_line(&error),
+                Err(_) => format!("record {number} did not come within {PATIENCE:?}"),
+            };
+            seen.unread.insert(of, why);
+        }
+        Ok(seen)
     }
 
     async fn list(&self) -> Result<Listed, StorageError> {
@@ -184,7 +326,7 @@ impl Journal {
         let bytes = get_all(&*self.storage, &self.key(writer, number), LONGEST).await?;
         Ok(bytes.map(|bytes| Found {
             number,
-            digest: Digest::of(&bytes),
+            digest: Some(Digest::of(&bytes)),
             record: serde_json::from_slice(&bytes).map_err(|why| why.to_string()),
         }))
     }
@@ -203,108 +345,23 @@ impl Journal {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::chain::verify;
-    use super::super::record::testing::evidence;
-    use super::*;
-    use crate::storage::MemoryStorage;
-
-    fn journal() -> Journal {
-        Journal {
-            storage: Arc::new(MemoryStorage::default()),
-            folder: "main/evidence/".into(),
-        }
+/// The bytes of a record that can be read again: details that are too long are left out. Errors: the rest is, too.
+fn written(mut record: Record) -> anyhow::Result<Vec<u8>> {
+    let body = serde_json::to_vec_pretty(&record)?;
+    if body.len() as u64 <= LONGEST {
+        return Ok(body);
     }
-
-    fn who(user: &str) -> Who {
-        Who {
-            user: user.into(),
-            host: "db1".into(),
-            token: None,
-        }
-    }
-
-    #[tokio::test]
-    async fn many_that_write_at_once_make_one_chain_each() {
-        let journal = journal();
-        let all = ["a", "b", "a", "a", "b", "a"].map(|user| {
-            let journal = journal.clone();
-            tokio::spawn(async move {
-                journal
-                    .append(&who(user), evidence(Act::Drill))
-                    .await
-                    .unwrap()
-            })
-        });
-        for one in all {
-            one.await.unwrap();
-        }
-        let chains = journal.load().await.unwrap();
-        let counts: Vec<usize> = chains.values().map(Vec::len).collect();
-        assert_eq!((counts, verify(&chains)), (vec![4, 2], Vec::new()));
-    }
-
-    #[tokio::test]
-    async fn a_record_that_somebody_changed_or_removed_is_found_out() {
-        let journal = journal();
-        for _ in 0..4 {
-            journal
-                .append(&who("a"), evidence(Act::Restore))
-                .await
-                .unwrap();
-        }
-        let key = journal.key("a-at-db1", 2);
-        let text = get_all(&*journal.storage, &key, LONGEST)
-            .await
-            .unwrap()
-            .unwrap();
-        let other = String::from_utf8_lossy(&text).replace("passed", "failed");
-        let put = journal
-            .storage
-            .put(&key, other.into(), PutMode::Overwrite)
-            .await;
-        assert_eq!(put.unwrap(), PutOutcome::Stored);
-        assert_eq!(verify(&journal.load().await.unwrap())[0].number, 3);
-        journal.storage.delete(&key).await.unwrap();
-        assert_eq!(verify(&journal.load().await.unwrap())[0].number, 2);
-    }
-
-    #[tokio::test]
-    async fn old_records_go_and_the_chain_stays_sound_at_each_crash() {
-        use crate::storage::faulty::{CrashPoint, FaultyStorage};
-        for stop_at in 0.. {
-            let journal = journal();
-            for _ in 0..3 {
-                journal
-                    .append(&who("a"), evidence(Act::Restore))
-                    .await
-                    .unwrap();
-            }
-            tokio::time::sleep(Duration::from_millis(15)).await;
-            journal
-                .append(&who("b"), evidence(Act::Restore))
-                .await
-                .unwrap();
-            let faulty = Arc::new(FaultyStorage::new(
-                journal.storage.clone(),
-                stop_at,
-                CrashPoint::After,
-            ));
-            let broken = Journal {
-                storage: faulty.clone(),
-                ..journal.clone()
-            };
-            let age = Duration::from_millis(8);
-            let done = broken
-                .trim(&who("b"), age, chrono::DateTime::UNIX_EPOCH)
-                .await;
-            assert_eq!(verify(&journal.load().await.unwrap()), [], "{stop_at}");
-            if !faulty.stopped() {
-                assert_eq!(done.unwrap(), 2);
-                assert_eq!(journal.load().await.unwrap()["a-at-db1"].len(), 1);
-                return;
-            }
-        }
-    }
+    let why = format!("left out: with them the record has {} bytes", body.len());
+    record.evidence.details = json!(why);
+    let body = serde_json::to_vec_pretty(&record)?;
+    let (size, most) = (body.len(), LONGEST);
+    ensure!(
+        size as u64 <= most,
+        "the record has {size} bytes, and may have {most}"
+    );
+    Ok(body)
 }
+
+#[cfg(test)]
+#[path = "journal_tests.rs"]
+mod tests;

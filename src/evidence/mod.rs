@@ -9,4 +9,4 @@ pub mod controls;
 mod journal;
 pub mod record;
 
-pub use journal::{Journal, RecordId};
+pub use journal::{Journal, RecordId, RecordsCopied};

@@ -20,7 +20,7 @@ pub enum Act {
     TableRecovery,
     /// Stored objects were read and compared with their digests.
     Verification,
-    /// Retention deleted something.
+    /// Something was deleted: by retention, or by hand.
     Deletion,
     /// The settings in force became others.
     Configuration,
@@ -91,12 +91,27 @@ pub struct Check {
     pub seen: String,
 }
 
+/// How much of what there is an act was about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scope {
+    Whole,
+    /// A sample, the rest of an interrupted one, or some of the objects.
+    Part,
+    /// A newer Walden's.
+    #[serde(other)]
+    Other,
+}
+
 /// An act, as whoever did it tells it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {
     pub act: Act,
     /// What it was done to, for people: a backup, a dump, a folder.
     pub subject: String,
+    /// Absent where an act is always whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
     pub began: DateTime<Utc>,
     pub ended: DateTime<Utc>,
     pub verdict: Verdict,
@@ -130,8 +145,8 @@ pub struct Who {
 }
 
 impl Who {
-    /// The name of its chain in keys: user and host, with nothing that a key cannot carry.
-    pub fn writer(&self) -> String {
+    /// User and host, with nothing that a key cannot carry.
+    pub fn name(&self) -> String {
         let safe = |text: &str| -> String {
             let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
             let text: String = text
@@ -164,6 +179,9 @@ pub struct Record {
     pub previous: Option<Digest>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub others: BTreeMap<String, Head>,
+    /// Writers of which the newest record could not be read, and why: what they say then is not bound by this one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unread: BTreeMap<String, String>,
     pub who: Who,
     /// The version of Walden.
     pub walden: String,
@@ -180,6 +198,7 @@ pub(crate) mod testing {
         Evidence {
             act,
             subject: "something".into(),
+            scope: None,
             began: DateTime::UNIX_EPOCH,
             ended: DateTime::UNIX_EPOCH,
             verdict: Verdict::Passed,
@@ -200,6 +219,7 @@ pub(crate) mod testing {
             number: 1,
             previous: None,
             others: BTreeMap::new(),
+            unread: BTreeMap::new(),
             who: Who {
                 user,
                 host,
@@ -224,7 +244,7 @@ mod tests {
                 host,
                 token: None,
             }
-            .writer()
+            .name()
         };
         assert_eq!(writer("postgres", "db1.example"), "postgres-at-db1.example");
         for odd in ["", "..", "a/b", "DOM\\müller", &"x".repeat(300)] {

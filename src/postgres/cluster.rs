@@ -4,6 +4,7 @@ use anyhow::{Context, anyhow};
 use chrono::{DateTime, Utc};
 
 use crate::error::{Hint, find, with_hint};
+use crate::evidence::Journal;
 use crate::postgres::catalog::{ClusterDescription, MajorSince};
 use crate::postgres::layout::{BackupId, ClusterName, Layout, ObjectKind};
 use crate::postgres::types::WalFileName;
@@ -163,6 +164,15 @@ impl Cluster {
             }
         }
         Ok(found)
+    }
+
+    /// Where the records are of what was done to it.
+    pub fn journal(&self) -> Journal {
+        Journal {
+            storage: self.repository.shared_storage(),
+            folder: self.layout.evidence_folder(),
+            repository: self.repository.marker().id.clone(),
+        }
     }
 
     /// All objects of one backup. What else lies in its folder is foreign.

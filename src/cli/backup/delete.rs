@@ -2,8 +2,10 @@ use std::io::{IsTerminal, Write};
 
 use anyhow::{Context as _, anyhow};
 
+use super::super::evidence::{Told, recorded};
 use super::super::{Context, Exit, Format, bytes, print_json, print_text};
 use crate::error::{Hint, with_hint};
+use crate::evidence::record::Act;
 use crate::plain::counted;
 use crate::postgres::backup::delete::{DeletePlan, delete, plan_delete};
 use crate::postgres::backup::started::{self, Reservation};
@@ -37,13 +39,18 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         print_text("nothing was deleted\n")?;
         return Ok(Exit::Failed);
     }
-    delete(&cluster, &plan)
-        .await
-        .hint("run the same again: what is gone already is passed over")?;
-    if context.format == Format::Table {
-        print_text(&format!("deleted backup {}\n", plan.id))?;
-    }
-    Ok(Exit::Success)
+    let work = async |told: &mut Told| {
+        told.subject = format!("backup {}, by hand", plan.id);
+        told.details = serde_json::to_value(&plan)?;
+        delete(&cluster, &plan)
+            .await
+            .hint("run the same again: what is gone already is passed over")?;
+        if context.format == Format::Table {
+            print_text(&format!("deleted backup {}\n", plan.id))?;
+        }
+        Ok(Exit::Success)
+    };
+    recorded(&context.settings, &cluster, Act::Deletion, work).await
 }
 
 fn in_words(plan: &DeletePlan) -> String {

@@ -1,7 +1,9 @@
 use serde::Serialize;
 
+use super::super::evidence::{Told, recorded};
 use super::super::{Context, Exit, Format, bytes, print_json, print_text};
 use crate::error::with_hint;
+use crate::evidence::record::{Act, Scope, Verdict};
 use crate::plain::counted;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
@@ -56,10 +58,24 @@ impl<'a> BackupVerifyOutput<'a> {
 /// Verifies backups. Exit code 3 when anything is wrong.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let cluster = context.cluster().await?;
+    let ids = chosen(&cluster, args).await?;
+    let work = async |told: &mut Told| run_recorded(context, &cluster, ids, told).await;
+    recorded(&context.settings, &cluster, Act::Verification, work).await
+}
+
+async fn run_recorded(
+    context: &Context,
+    cluster: &Cluster,
+    ids: Vec<BackupId>,
+    told: &mut Told,
+) -> anyhow::Result<Exit> {
+    let names: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    told.subject = format!("base backups {}", names.join(", "));
+    told.scope = Some(Scope::Part);
     let mut all = Vec::new();
-    for id in chosen(&cluster, args).await? {
+    for id in ids {
         let found = verify(
-            &cluster,
+            cluster,
             VerifyScope::Backup(id.clone()),
             context.settings.restore.workers,
         )
@@ -69,12 +85,20 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         }
         all.push((id, found));
     }
+    let outputs = all
+        .iter()
+        .map(|(id, found)| BackupVerifyOutput::new(id, found));
+    let outputs: Vec<_> = outputs.collect();
+    told.details = serde_json::to_value(&outputs)?;
     if context.format == Format::Json {
-        print_json(
-            &all.iter()
-                .map(|(id, found)| BackupVerifyOutput::new(id, found))
-                .collect::<Vec<_>>(),
-        )?;
+        print_json(&outputs)?;
+    }
+    let (open, sound) = (VerifyResult::is_open, VerifyResult::is_sound);
+    if all.iter().any(|(_, found)| open(found))
+        && all.iter().all(|(_, found)| sound(found) || open(found))
+    {
+        told.verdict = Some(Verdict::CouldNotRun);
+        told.reason = "the repository did not give all objects".into();
     }
     Ok(if all.iter().all(|(_, found)| found.is_sound()) {
         Exit::Success

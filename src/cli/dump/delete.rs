@@ -2,10 +2,13 @@ use std::io::{IsTerminal, Write};
 
 use anyhow::{Context as _, anyhow};
 use serde::Serialize;
+use serde_json::{Value, json};
 
+use super::super::evidence::{Told, recorded};
 use super::super::{Context, Exit, Format, bytes, print_json, print_text};
 use super::chosen;
 use crate::error::{Hint, with_hint};
+use crate::evidence::record::Act;
 use crate::plain::counted;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::dump::delete::delete;
@@ -59,16 +62,37 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         print_text("nothing was deleted\n")?;
         return Ok(Exit::Failed);
     }
-    delete(&cluster, &dumps)
-        .await
-        .hint("run the same again: what is gone already is passed over")?;
-    if context.format == Format::Table {
-        print_text(&format!(
-            "deleted {}\n",
-            counted(dumps.len() as u64, "dump")
-        ))?;
-    }
-    Ok(Exit::Success)
+    let work = async |told: &mut Told| {
+        let ids: Vec<String> = dumps.iter().map(|dump| dump.id.to_string()).collect();
+        told.subject = format!("dumps {}, by hand", ids.join(", "));
+        let deleted = delete(&cluster, &dumps).await;
+        told.details = match &deleted {
+            Ok(()) => json!({ "deleted": going }),
+            Err(_) => what_is_left(&cluster, &dumps).await,
+        };
+        deleted.hint("run the same again: what is gone already is passed over")?;
+        if context.format == Format::Table {
+            print_text(&format!(
+                "deleted {}\n",
+                counted(dumps.len() as u64, "dump")
+            ))?;
+        }
+        Ok(Exit::Success)
+    };
+    recorded(&context.settings, &cluster, Act::Deletion, work).await
+}
+
+/// Which dumps a deletion that did not come to its end took away, as far as the repository says.
+async fn what_is_left(cluster: &Cluster, dumps: &[ListedDump]) -> Value {
+    let Ok(kept) = list(cluster, None).await else {
+        return json!({ "deleted": "not known: the repository does not answer" });
+    };
+    let is_there = |dump: &&ListedDump| kept.complete.iter().any(|kept| kept.id == dump.id);
+    let (left, deleted): (Vec<_>, Vec<_>) = dumps.iter().partition(is_there);
+    let ids = |dumps: Vec<&ListedDump>| -> Vec<String> {
+        dumps.iter().map(|dump| dump.id.to_string()).collect()
+    };
+    json!({ "deleted": ids(deleted), "left": ids(left) })
 }
 
 /// Each database that has a complete dump keeps one of each kind.

@@ -1,7 +1,7 @@
 //! `walden dump restore`: validate, then create → fill → end connections → swap.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use chrono::{DateTime, Utc};
@@ -16,9 +16,9 @@ use super::super::restore::thaw_step;
 use super::super::{Context, Exit};
 use super::chosen::with_manifest;
 use super::confirm::production;
-use super::restored::{refusal, report, valid};
+use super::restored::{in_one_line, refusal, report, valid};
 use crate::error::{self, one_line, with_hint};
-use crate::evidence::record::Act;
+use crate::evidence::record::{Act, Scope};
 use crate::postgres::catalog::{parse_time, postgresql_time};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::dump::manifest::DumpManifest;
@@ -207,19 +207,25 @@ fn is_damage(error: &anyhow::Error) -> bool {
     error::find::<WrongDigest>(error).is_some() || error::find::<DamagedDump>(error).is_some()
 }
 
-async fn find_dump(context: &Context, args: &Args, info: &ConnInfo) -> anyhow::Result<FoundDump> {
-    if let Some(path) = &args.file {
-        let (source, sums) = read_file(path).await?;
-        return Ok(FoundDump {
-            name: source.path.display().to_string(),
-            source,
-            is_proven: sums.is_some(),
-            kept: None,
-        });
-    }
-    let cluster = context.cluster().await?;
+async fn on_disk(path: &Path) -> anyhow::Result<FoundDump> {
+    let (source, sums) = read_file(path).await?;
+    Ok(FoundDump {
+        name: source.path.display().to_string(),
+        source,
+        is_proven: sums.is_some(),
+        kept: None,
+    })
+}
+
+async fn in_repository(
+    context: &Context,
+    args: &Args,
+    info: &ConnInfo,
+    cluster: &Cluster,
+    told: &mut Told,
+) -> anyhow::Result<FoundDump> {
     let manifest = match &args.id {
-        Some(id) => with_manifest(&cluster, id).await?.1,
+        Some(id) => with_manifest(cluster, id).await?.1,
         None => {
             let until = args
                 .at
@@ -228,13 +234,14 @@ async fn find_dump(context: &Context, args: &Args, info: &ConnInfo) -> anyhow::R
                 .transpose()
                 .map_err(wrong_usage)?;
             let database = args.database.as_deref().unwrap_or(&info.database);
-            newest(&cluster, database, until, args.schema_only).await?
+            newest(cluster, database, until, args.schema_only).await?
         }
     };
-    let lease = lease(&cluster, &manifest.id).await?;
+    told.subject = format!("dump \"{}\"", manifest.id);
+    let lease = lease(cluster, &manifest.id).await?;
     let reading = async {
-        readable(context, &cluster, &manifest, args.thaw).await?;
-        fetched(context, &cluster, &manifest).await
+        readable(context, cluster, &manifest, args.thaw).await?;
+        fetched(context, cluster, &manifest).await
     };
     let read = match &lease {
         Some(lease) => lease.while_held(reading).await,
@@ -254,7 +261,7 @@ async fn find_dump(context: &Context, args: &Args, info: &ConnInfo) -> anyhow::R
         source,
         is_proven: true,
         kept: Some(KeptDump {
-            cluster,
+            cluster: cluster.clone(),
             manifest,
             lease,
             _fetched,
@@ -306,7 +313,7 @@ fn moment(text: &str) -> anyhow::Result<DateTime<Utc>> {
     Ok(time)
 }
 
-/// What the repository keeps for the dump is given back however the restore ends.
+/// Restores, and keeps a record of it, however it ends, where the dump is the repository's.
 async fn restore(
     context: &Context,
     args: &Args,
@@ -314,39 +321,51 @@ async fn restore(
     info: &ConnInfo,
     stop: watch::Receiver<bool>,
 ) -> anyhow::Result<Exit> {
+    if let Some(path) = &args.file {
+        let (found, told) = (on_disk(path), &mut Told::default());
+        return attempt(
+            (context, args, options, info),
+            async |_| found.await,
+            stop,
+            told,
+        )
+        .await;
+    }
+    let cluster = context.cluster().await?;
+    let work = async |told: &mut Told| {
+        told.subject = "a dump that is to be restored".into();
+        let is_whole = args.tables.is_empty() && !args.schema_only;
+        told.scope = Some(if is_whole { Scope::Whole } else { Scope::Part });
+        let found =
+            async |told: &mut Told| in_repository(context, args, info, &cluster, told).await;
+        attempt((context, args, options, info), found, stop, told).await
+    };
+    match args.verify_only {
+        true => work(&mut Told::default()).await,
+        false => recorded(&context.settings, &cluster, Act::DumpRestore, work).await,
+    }
+}
+
+/// What a restore is asked for, and where.
+type Asked<'a> = (&'a Context, &'a Args, &'a RestoreOptions, &'a ConnInfo);
+
+/// What the repository keeps for the dump is given back however the restore ends.
+async fn attempt(
+    asked: Asked<'_>,
+    find: impl AsyncFnOnce(&mut Told) -> anyhow::Result<FoundDump>,
+    stop: watch::Receiver<bool>,
+    told: &mut Told,
+) -> anyhow::Result<Exit> {
     let mut phases = Phases::default();
     phases.begin(PhaseName::Validate);
     let mut interrupted = stop.clone();
     let found = tokio::select! {
-        found = find_dump(context, args, info) => found?,
+        found = find(told) => found?,
         Ok(_) = interrupted.wait_for(|stop| *stop) => {
             return Err(anyhow!("the restore was interrupted; nothing was changed"));
         }
     };
-    let work = async {
-        let mut told = Told::default();
-        let Some(kept) = found.kept.as_ref().filter(|_| !args.verify_only) else {
-            return restore_found(
-                context,
-                args,
-                options,
-                info,
-                &found,
-                (phases, stop),
-                &mut told,
-            )
-            .await;
-        };
-        recorded(
-            &context.settings,
-            &kept.cluster,
-            Act::DumpRestore,
-            async |told| {
-                restore_found(context, args, options, info, &found, (phases, stop), told).await
-            },
-        )
-        .await
-    };
+    let work = restore_found(asked, &found, (phases, stop), told);
     let Some(KeptDump {
         lease: Some(lease), ..
     }) = &found.kept
@@ -364,10 +383,7 @@ async fn restore(
 }
 
 async fn restore_found(
-    context: &Context,
-    args: &Args,
-    options: &RestoreOptions,
-    info: &ConnInfo,
+    (context, args, options, info): Asked<'_>,
     found: &FoundDump,
     (mut phases, stop): (Phases, watch::Receiver<bool>),
     told: &mut Told,
@@ -380,7 +396,10 @@ async fn restore_found(
     let (target, plan) = against(info, &wanted).await?;
     let plan = match plan {
         Ok(plan) => plan,
-        Err(reasons) => return refusal(context.format, &found.name, &reasons),
+        Err(reasons) => {
+            told.reason = in_one_line(&reasons);
+            return refusal(context.format, &found.name, &reasons);
+        }
     };
     let programs = Programs::find(&settings.dump, MajorVersion::new(plan.program_major)?).await?;
     let dsn = settings.dump.dsn.expose();

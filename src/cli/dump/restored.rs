@@ -50,6 +50,12 @@ pub fn refusal(format: Format, dump: &str, reasons: &[Reason]) -> anyhow::Result
     Ok(Exit::Refused)
 }
 
+/// All reasons against a restore.
+pub fn in_one_line(reasons: &[Reason]) -> String {
+    let all: Vec<&str> = reasons.iter().map(|reason| reason.what.as_str()).collect();
+    all.join("; ")
+}
+
 /// Tells that a dump can be restored.
 pub fn valid(
     format: Format,

@@ -1,9 +1,11 @@
 use anyhow::anyhow;
 use serde::Serialize;
 
+use super::super::evidence::{Told, recorded};
 use super::super::{Context, Exit, Format, bytes, print_json, print_text};
 use super::{chosen, progress};
 use crate::error::{find, one_line, with_hint};
+use crate::evidence::record::{Act, Scope, Verdict};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::dump::list::list;
 use crate::postgres::dump::manifest::{self, DumpManifest};
@@ -37,15 +39,29 @@ struct VerifyOutput {
 /// Verifies dumps. Exit code 3 when anything is wrong.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let cluster = context.cluster().await?;
+    let ids = chosen_ids(&cluster, args).await?;
+    let work = async |told: &mut Told| run_recorded(context, &cluster, ids, told).await;
+    recorded(&context.settings, &cluster, Act::Verification, work).await
+}
+
+async fn run_recorded(
+    context: &Context,
+    cluster: &Cluster,
+    ids: Vec<DumpId>,
+    told: &mut Told,
+) -> anyhow::Result<Exit> {
+    let names: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    told.subject = format!("dumps {}", names.join(", "));
+    told.scope = Some(Scope::Part);
     let mut all = Vec::new();
-    for id in chosen_ids(&cluster, args).await? {
+    for id in ids {
         let progress = DumpProgress::new();
-        let found = match manifest::read(&cluster, &id).await {
+        let found = match manifest::read(cluster, &id).await {
             Ok(Some(manifest)) => {
                 let programs = programs(context, &manifest).await;
                 let listed = programs.is_some();
                 progress.now(format!("verifying {id}"));
-                let work = check(&cluster, &manifest, programs.as_ref(), &progress);
+                let work = check(cluster, &manifest, programs.as_ref(), &progress);
                 let (faults, cold) = match progress::show(work, &progress).await {
                     Err(error) if find::<ObjectIsCold>(&error).is_some() => (Vec::new(), true),
                     checked => (checked?, false),
@@ -67,6 +83,11 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
             print_text(&in_words(&found))?;
         }
         all.push(found);
+    }
+    told.details = serde_json::to_value(&all)?;
+    if all.iter().all(|found| found.cold) {
+        told.verdict = Some(Verdict::CouldNotRun);
+        told.reason = "nothing was read: it must be thawed first".into();
     }
     if context.format == Format::Json {
         print_json(&all)?;

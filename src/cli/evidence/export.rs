@@ -5,9 +5,9 @@ use chrono::Utc;
 
 use super::super::{Context, Exit, print_json, print_text};
 use super::report::{Report, page};
-use super::{Chosen, ReportFormat, id, journal};
+use super::{Chosen, ReportFormat, exit_for, id};
 use crate::error::{Hint, with_hint};
-use crate::evidence::chain::{heads, verify};
+use crate::evidence::chain::heads;
 use crate::evidence::controls::{self, Control};
 use crate::evidence::record::Record;
 
@@ -28,7 +28,7 @@ pub async fn run(
         controls_of(context.settings.evidence.controls.as_deref())?,
     );
     let cluster = context.cluster().await?;
-    let chains = journal(&cluster).load().await?;
+    let (chains, faults) = cluster.journal().verified().await?;
     let records = args.chosen.records(span, &chains);
     let made_at = Utc::now();
     let until = span.until.unwrap_or(made_at);
@@ -40,7 +40,7 @@ pub async fn run(
         since: span.since.or_else(first).unwrap_or(until),
         until,
         controls: controls::standings(&controls, &records, until),
-        faults: verify(&chains),
+        faults,
         heads: heads(&chains),
         records,
     };
@@ -49,10 +49,7 @@ pub async fn run(
         Some(ReportFormat::Csv) => print_text(&csv(&report.records)?)?,
         Some(ReportFormat::Html) => print_text(&page(&report)?)?,
     }
-    Ok(match report.faults.is_empty() {
-        true => Exit::Success,
-        false => Exit::Unsound,
-    })
+    Ok(exit_for(&report.faults))
 }
 
 fn controls_of(file: Option<&Path>) -> anyhow::Result<Vec<Control>> {

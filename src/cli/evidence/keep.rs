@@ -1,23 +1,33 @@
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use serde_json::Value;
 
 use super::super::Exit;
-use super::journal;
+use super::super::exit::WrongUsage;
+use super::verdict;
 use crate::config::Settings;
-use crate::error::{hints, one_line};
-use crate::evidence::record::{Act, Check, Evidence, Phase, Verdict, Who};
+use crate::error::{find, hints, one_line};
+use crate::evidence::record::{Act, Check, Evidence, Phase, Scope, Verdict, Who};
 use crate::owner::Owner;
 use crate::postgres::cluster::Cluster;
+use crate::storage::until;
+
+/// How long a record may take: whoever did it waits.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What an act tells of itself when it is over.
 #[derive(Debug, Default)]
 pub struct Told {
     pub subject: String,
+    /// How much of what there is it was about; absent where it is always whole.
+    pub scope: Option<Scope>,
     pub phases: Vec<Phase>,
     pub checks: Vec<Check>,
     pub details: Value,
+    /// How it ended, where its exit code and its error do not tell, and why.
+    pub verdict: Option<Verdict>,
+    pub reason: String,
     /// Nothing happened that anybody would look for later.
     pub is_nothing: bool,
 }
@@ -27,6 +37,25 @@ impl Told {
     pub fn phase(&mut self, name: &str, seconds: f64) {
         let name = name.into();
         self.phases.push(Phase { name, seconds });
+    }
+
+    /// How it ended, and why.
+    fn ending(&mut self, done: &anyhow::Result<Exit>) -> (Verdict, String) {
+        let reason = std::mem::take(&mut self.reason);
+        let or = |else_: &str| match reason.is_empty() {
+            true => else_.to_string(),
+            false => reason.clone(),
+        };
+        let (verdict, reason) = match done {
+            Ok(Exit::Success) => (Verdict::Passed, reason),
+            Ok(Exit::Refused) => (
+                Verdict::CouldNotRun,
+                or("refused before anything was begun"),
+            ),
+            Ok(_) => (Verdict::Failed, or("what was done is not as it should be")),
+            Err(error) => (verdict::of_error(error), one_line(error)),
+        };
+        (self.verdict.unwrap_or(verdict), reason)
     }
 }
 
@@ -49,22 +78,15 @@ pub async fn recorded(
 ) -> anyhow::Result<Exit> {
     let (began, clock, mut told) = (Utc::now(), Instant::now(), Told::default());
     let done = work(&mut told).await;
-    if told.is_nothing && done.is_ok() {
+    let is_typo = |error| find::<WrongUsage>(error).is_some();
+    if told.is_nothing && done.is_ok() || done.as_ref().is_err_and(is_typo) {
         return done;
     }
-    let (verdict, reason) = match &done {
-        Ok(Exit::Success) => (Verdict::Passed, String::new()),
-        // Nothing was begun.
-        Ok(Exit::Refused) => return done,
-        Ok(_) => (
-            Verdict::Failed,
-            "what was done is not as it should be".into(),
-        ),
-        Err(error) => (Verdict::Failed, one_line(error)),
-    };
+    let (verdict, reason) = told.ending(&done);
     let evidence = Evidence {
         act,
         subject: told.subject,
+        scope: told.scope,
         began,
         ended: began + clock.elapsed(),
         verdict,
@@ -81,21 +103,63 @@ pub async fn recorded(
 
 /// Keeps a record, and removes those that are too old.
 pub async fn keep(settings: &Settings, cluster: &Cluster, evidence: Evidence) {
-    let (journal, who, ended) = (journal(cluster), who(), evidence.ended);
-    let kept = async {
-        let id = journal.append(&who, evidence).await?;
-        journal.trim(&who, settings.evidence.keep, ended).await?;
-        anyhow::Ok(id)
-    };
-    match kept.await {
+    let (journal, who, ended) = (cluster.journal(), who(), evidence.ended);
+    let deadline = Instant::now() + PATIENCE;
+    match until(deadline.into(), journal.append(&who, evidence)).await {
         Ok(id) => tracing::debug!("kept as record {id}"),
-        Err(error) => {
-            let hint = hints(&error).concat();
-            let why = one_line(&error);
-            tracing::warn!(
-                "no record of this is kept: {why}{}{hint}",
-                if hint.is_empty() { "" } else { "\nHINT: " }
-            );
-        }
+        Err(error) => return tell("no record of this is kept", &error),
+    }
+    if let Err(error) = journal.trim(&who, settings.evidence.keep, ended).await {
+        tell(
+            "this is recorded, but old records cannot be removed",
+            &error,
+        );
+    }
+}
+
+fn tell(what: &str, error: &anyhow::Error) {
+    let hints = hints(error).concat();
+    let hint = match hints.is_empty() {
+        true => String::new(),
+        false => format!("\nHINT: {hints}"),
+    };
+    tracing::warn!("{what}: {}{hint}", one_line(error));
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn what_an_act_says_of_its_end_comes_before_its_exit_code() {
+        let ending = |verdict, reason: &str, done| {
+            let reason = reason.into();
+            let mut told = Told {
+                verdict,
+                reason,
+                ..Told::default()
+            };
+            told.ending(&done)
+        };
+        let could_not = Verdict::CouldNotRun;
+        assert_eq!(
+            ending(None, "", Ok(Exit::Success)),
+            (Verdict::Passed, String::new())
+        );
+        assert_eq!(ending(None, "", Ok(Exit::Unsound)).0, Verdict::Failed);
+        assert_eq!(
+            ending(None, "no backup", Ok(Exit::Refused)),
+            (could_not, "no backup".into())
+        );
+        assert_eq!(
+            ending(Some(could_not), "unread", Ok(Exit::Unsound)),
+            (could_not, "unread".into())
+        );
+        assert_eq!(
+            ending(None, "", Err(anyhow!("interrupted"))),
+            (could_not, "interrupted".into())
+        );
     }
 }

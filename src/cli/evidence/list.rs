@@ -1,11 +1,13 @@
+use std::collections::BTreeMap;
+
 use anyhow::anyhow;
 use serde::Serialize;
 
 use super::super::{Context, Exit, Format, Table, print_json, print_text};
-use super::{Chosen, id, journal};
+use super::{Chosen, exit_for, id};
 use crate::error::with_hint;
-use crate::evidence::chain::{Fault, heads, verify as check};
-use crate::evidence::record::{Head, Record};
+use crate::evidence::chain::{Fault, heads};
+use crate::evidence::record::{Head, Record, Scope};
 use crate::health::moment;
 use crate::plain::counted;
 
@@ -28,7 +30,7 @@ pub struct ShowArgs {
 /// Lists records.
 pub async fn list(context: &Context, args: &ListArgs) -> anyhow::Result<Exit> {
     let span = args.chosen.span()?;
-    let chains = journal(&context.cluster().await?).load().await?;
+    let chains = context.cluster().await?.journal().load().await?;
     let records = args.chosen.records(span, &chains);
     let newest: Vec<&Record> = records.iter().rev().take(args.limit).collect();
     if context.format == Format::Json {
@@ -57,7 +59,7 @@ pub async fn list(context: &Context, args: &ListArgs) -> anyhow::Result<Exit> {
 
 /// Shows one record.
 pub async fn show(context: &Context, args: &ShowArgs) -> anyhow::Result<Exit> {
-    let chains = journal(&context.cluster().await?).load().await?;
+    let chains = context.cluster().await?.journal().load().await?;
     let readable = chains
         .values()
         .flatten()
@@ -103,6 +105,12 @@ fn in_words(record: &Record) -> String {
     if !phases.is_empty() {
         lines.push(("phases", phases.join(", ")));
     }
+    if evidence.scope == Some(Scope::Part) {
+        lines.push(("scope", "a part only".into()));
+    }
+    for (writer, why) in &record.unread {
+        lines.push(("unread", format!("the newest of {writer}: {why}")));
+    }
     for check in &evidence.checks {
         let seen = match check.seen.is_empty() {
             true => String::new(),
@@ -127,13 +135,13 @@ struct VerifyOutput<'a> {
     records: u64,
     faults: &'a [Fault],
     /// The newest record of each writer: whoever keeps these elsewhere can tell later that the end was not changed either.
-    heads: &'a std::collections::BTreeMap<String, Head>,
+    heads: &'a BTreeMap<String, Head>,
 }
 
 /// Checks the chains.
 pub async fn verify(context: &Context) -> anyhow::Result<Exit> {
-    let chains = journal(&context.cluster().await?).load().await?;
-    let (faults, heads) = (check(&chains), heads(&chains));
+    let (chains, faults) = context.cluster().await?.journal().verified().await?;
+    let heads = heads(&chains);
     let records = chains.values().map(Vec::len).sum::<usize>() as u64;
     match context.format {
         Format::Json => print_json(&VerifyOutput {
@@ -141,31 +149,36 @@ pub async fn verify(context: &Context) -> anyhow::Result<Exit> {
             faults: &faults,
             heads: &heads,
         })?,
-        Format::Table => {
-            let mut text: String = faults
-                .iter()
-                .map(|fault| format!("BROKEN: {fault}\n"))
-                .collect();
-            text += &match faults.is_empty() {
-                true => format!(
-                    "{} of {}, none removed or changed\n",
-                    counted(records, "record"),
-                    counted(chains.len() as u64, "writer")
-                ),
-                false => format!(
-                    "{} in {}\n",
-                    counted(faults.len() as u64, "break"),
-                    counted(records, "record")
-                ),
-            };
-            for (writer, head) in &heads {
-                text += &format!("newest of {writer}: {} {}\n", head.number, head.digest);
-            }
-            print_text(&text)?;
-        }
+        Format::Table => print_text(&verified(records, &faults, &heads))?,
     }
-    Ok(match faults.is_empty() {
-        true => Exit::Success,
-        false => Exit::Unsound,
-    })
+    Ok(exit_for(&faults))
+}
+
+fn verified(records: u64, faults: &[Fault], heads: &BTreeMap<String, Head>) -> String {
+    let line = |fault: &Fault| match fault.is_break() {
+        true => format!("BROKEN: {fault}\n"),
+        false => format!("UNREAD: {fault}\n"),
+    };
+    let mut text: String = faults.iter().map(line).collect();
+    let breaks = faults.iter().filter(|fault| fault.is_break()).count() as u64;
+    text += &match (breaks, faults.is_empty()) {
+        (0, true) => format!(
+            "{} of {}, none removed or changed\n",
+            counted(records, "record"),
+            counted(heads.len() as u64, "writer")
+        ),
+        (0, false) => format!(
+            "{}: of those that can be read none was removed or changed\n",
+            counted(records, "record")
+        ),
+        _ => format!(
+            "{} in {}\n",
+            counted(breaks, "break"),
+            counted(records, "record")
+        ),
+    };
+    for (writer, head) in heads {
+        text += &format!("newest of {writer}: {} {}\n", head.number, head.digest);
+    }
+    text
 }

@@ -4,6 +4,7 @@ mod export;
 mod keep;
 mod list;
 mod report;
+mod verdict;
 
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
@@ -11,10 +12,9 @@ use clap::Subcommand;
 use super::exit::wrong_usage;
 use super::restore::target::moment;
 use super::{Context, Exit, OwnFormat};
-use crate::evidence::chain::Chains;
+use crate::evidence::RecordId;
+use crate::evidence::chain::{Chains, Fault};
 use crate::evidence::record::{Act, Record};
-use crate::evidence::{Journal, RecordId};
-use crate::postgres::cluster::Cluster;
 
 pub use keep::{Told, keep, recorded, who};
 
@@ -30,7 +30,7 @@ enum EvidenceVerb {
     List(list::ListArgs),
     /// Show one record.
     Show(list::ShowArgs),
-    /// Check that no record was removed, changed or moved. Exit code 3 if one was.
+    /// Check that no record was removed, changed or moved. Exit code 3 if one was, 1 if one cannot be read.
     Verify,
     /// Write a report: --format html is one page to print, csv a table, json everything.
     Export(export::Args),
@@ -101,17 +101,18 @@ impl Chosen {
     }
 }
 
-/// Where a cluster's records are.
-pub fn journal(cluster: &Cluster) -> Journal {
-    Journal {
-        storage: cluster.repository.shared_storage(),
-        folder: cluster.layout.evidence_folder(),
-    }
-}
-
 fn id(record: &Record) -> RecordId {
     let (writer, number) = (record.writer.clone(), record.number);
     RecordId { writer, number }
+}
+
+/// Exit code 3 where a record was removed, changed or moved; 1 where one was not given.
+fn exit_for(faults: &[Fault]) -> Exit {
+    match faults {
+        [] => Exit::Success,
+        faults if faults.iter().any(Fault::is_break) => Exit::Unsound,
+        _ => Exit::Failed,
+    }
 }
 
 impl Args {

@@ -166,6 +166,7 @@ fn in_words(copied: &Copied, created: bool) -> String {
         ("dumps", counts.dumps),
         ("names", counts.names),
         ("idle markers", counts.idle),
+        ("records", counts.evidence),
     ];
     for (
         name,

@@ -9,7 +9,7 @@ use super::super::progress::{ProgressStep, show};
 use super::super::{Context, Exit, Format, bytes, gap_lines, print_json, print_text};
 use super::asked_to_end;
 use crate::error::with_hint;
-use crate::evidence::record::Act;
+use crate::evidence::record::{Act, Scope, Verdict};
 use crate::plain::counted;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::repository::SampleExtent;
@@ -94,10 +94,7 @@ async fn verify(
     told: &mut Told,
 ) -> anyhow::Result<Exit> {
     let settings = &context.settings;
-    told.subject = match &args.sample {
-        None => "all that is kept".into(),
-        Some(_) => "a sample of what is kept".into(),
-    };
+    (told.subject, told.scope) = (subject(args), Some(Scope::Part));
     let options = VerifyOptions {
         scope: VerifyScope::All,
         extent: args.sample.map_or(SampleExtent::All, |sample| sample.0),
@@ -121,7 +118,7 @@ async fn verify(
         asked = asked_to_end() => asked.and_then(|()| Err(anyhow!("interrupted"))),
     };
     let report = verification.report(ended.is_ok());
-    told.details = serde_json::to_value(&report)?;
+    tell(told, args, &report)?;
     match context.format {
         Format::Json => print_json(&report)?,
         Format::Table => print_text(&in_words(&report))?,
@@ -132,6 +129,37 @@ async fn verify(
     } else {
         Exit::Unsound
     })
+}
+
+fn subject(args: &Args) -> String {
+    match (&args.sample, &args.after) {
+        (None, None) => "all that is kept".into(),
+        (Some(_), None) => "a sample of what is kept".into(),
+        (None, Some(after)) => format!("what is kept behind \"{after}\""),
+        (Some(_), Some(after)) => format!("a sample of what is kept behind \"{after}\""),
+    }
+}
+
+fn tell(told: &mut Told, args: &Args, report: &VerifyReport) -> anyhow::Result<()> {
+    told.details = serde_json::to_value(report)?;
+    told.scope = Some(scope(args, report));
+    if report.finished && report.found.is_open() {
+        told.verdict = Some(Verdict::CouldNotRun);
+        told.reason = "the repository did not give all that is kept".into();
+    }
+    Ok(())
+}
+
+/// Whether all that is kept was read.
+fn scope(args: &Args, report: &VerifyReport) -> Scope {
+    let is_whole = args.sample.is_none()
+        && args.after.is_none()
+        && report.finished
+        && report.found.cold.is_empty();
+    match is_whole {
+        true => Scope::Whole,
+        false => Scope::Part,
+    }
 }
 
 /// The error with the arguments that go on where it ended.

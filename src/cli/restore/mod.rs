@@ -118,45 +118,66 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
         refuse_root()?;
     }
     let planner = planning::open(context, asked.needs_index()).await?;
-    let request = target::request(asked, &planner).await?;
-    let plan = match planner.decide(&request).await? {
-        Ok(plan) => plan,
-        Err(unreachable) => {
-            let to_dir = args.to_dir.as_deref().map(Path::to_string_lossy);
-            let to_dir = to_dir.map(|folder| format!(" --to-dir {}", shell_word(&folder)));
-            let to_dir = to_dir.unwrap_or_default();
-            let command = |arguments: &str| format!("walden restore {arguments}{to_dir}");
-            return render::refusal(context.format, &unreachable, &command);
+    let cluster = planner.cluster();
+    let work = async |told: &mut Told| {
+        let to_dir = args.to_dir.as_deref().unwrap_or(Path::new(""));
+        told.subject = format!("a target, in \"{}\"", to_dir.display());
+        let request = target::request(asked, &planner).await?;
+        let plan = match planner.decide(&request).await? {
+            Ok(plan) => plan,
+            Err(unreachable) => {
+                told.reason = unreachable.to_string();
+                let to_dir = args.to_dir.as_deref().map(Path::to_string_lossy);
+                let to_dir = to_dir.map(|folder| format!(" --to-dir {}", shell_word(&folder)));
+                let to_dir = to_dir.unwrap_or_default();
+                let command = |arguments: &str| format!("walden restore {arguments}{to_dir}");
+                return render::refusal(context.format, &unreachable, &command);
+            }
+        };
+        let job = RestoreJob::new(&context.settings, planner.cluster(), plan, args.order())?;
+        match args.dry_run {
+            true => rehearse(context.format, job, args.thaw).await,
+            false => carry_out(context.format, &job, &args, told).await,
         }
     };
-    let mut job = RestoreJob::new(&context.settings, planner.cluster(), plan, args.order())?;
-    let cold = match args.thaw {
+    match args.dry_run {
+        true => work(&mut Told::default()).await,
+        false => recorded(&context.settings, &cluster, Act::Restore, work).await,
+    }
+}
+
+async fn rehearse(format: Format, mut job: RestoreJob<'_>, thaw: bool) -> anyhow::Result<Exit> {
+    let cold = match thaw {
         true => job.cold().await?,
         false => ColdObjects::default(),
     };
-    if args.dry_run {
-        let settings = job.rehearse().await?;
-        if !cold.is_empty() {
-            job.plan.warnings.push(cold.to_string());
-        }
-        return render::dry_run(
-            context.format,
-            &job.plan,
-            job.destination.as_ref(),
-            &settings,
-        );
-    }
+    let settings = job.rehearse().await?;
     if !cold.is_empty() {
-        tracing::info!("{cold}");
-        let progress = ThawProgress::default();
-        let (total, thawing) = (cold.bytes(), job.thaw(&cold, &progress));
-        show(thawing, "thawed", || thaw_step(&progress, total)).await?;
+        job.plan.warnings.push(cold.to_string());
     }
-    let (settings, cluster) = (&context.settings, planner.cluster());
-    recorded(settings, &cluster, Act::Restore, async |told| {
-        carry_out(context.format, &job, args.target_action, told).await
-    })
-    .await
+    render::dry_run(format, &job.plan, job.destination.as_ref(), &settings)
+}
+
+/// Has thawed what the restore needs.
+async fn thaw(job: &RestoreJob<'_>) -> anyhow::Result<()> {
+    let cold = job.cold().await?;
+    if cold.is_empty() {
+        return Ok(());
+    }
+    tracing::info!("{cold}");
+    let progress = ThawProgress::default();
+    let (total, thawing) = (cold.bytes(), job.thaw(&cold, &progress));
+    show(thawing, "thawed", || thaw_step(&progress, total)).await
+}
+
+async fn files(job: &RestoreJob<'_>) -> anyhow::Result<Restored> {
+    let shared = Arc::<RestoreProgress>::default();
+    let step = || ProgressStep {
+        done: shared.bytes.load(Ordering::Relaxed),
+        total: job.plan.backup.plain_bytes,
+        phase: String::new(),
+    };
+    show(job.restore(shared.clone()), "restored", step).await
 }
 
 /// How far thawing is.
@@ -172,27 +193,18 @@ pub fn thaw_step(progress: &ThawProgress, total: u64) -> ProgressStep {
 async fn carry_out(
     format: Format,
     job: &RestoreJob<'_>,
-    action: TargetAction,
+    args: &Args,
     told: &mut Told,
 ) -> anyhow::Result<Exit> {
     let data_directory = job.data_directory()?;
     let target = RecoveryTarget::from(&job.plan);
-    told.subject = format!(
-        "backup {} in \"{}\"",
-        job.plan.backup.id,
-        data_directory.display()
-    );
+    let (backup, folder) = (&job.plan.backup.id, data_directory.display());
+    told.subject = format!("backup {backup} in \"{folder}\"");
     told.details = serde_json::to_value(&target)?;
-    let (shared, total) = (
-        Arc::<RestoreProgress>::default(),
-        job.plan.backup.plain_bytes,
-    );
-    let step = || ProgressStep {
-        done: shared.bytes.load(Ordering::Relaxed),
-        total,
-        phase: String::new(),
-    };
-    let restored = show(job.restore(shared.clone()), "restored", step).await?;
+    if args.thaw {
+        thaw(job).await?;
+    }
+    let restored = files(job).await?;
     told.phase("files", restored.seconds_for_files);
     told.phase("durable", restored.seconds_for_fsync);
     if format == Format::Table {
@@ -224,7 +236,7 @@ async fn carry_out(
             Some(recovered) => render::recovered(&recovered, data_directory),
             None => {
                 let only = recovery::only_for_recovery(&restored.settings);
-                render::how_to_start(data_directory, action, &only)
+                render::how_to_start(data_directory, args.target_action, &only)
             }
         })?;
     }

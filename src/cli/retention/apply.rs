@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, anyhow};
 use serde::Serialize;
+use serde_json::json;
 
 use super::super::evidence::{Told, recorded};
 use super::super::progress::{ProgressStep, show};
@@ -77,9 +78,13 @@ async fn carry_out(
         phase: String::new(),
     };
     let work = apply(cluster, policy, chosen, &progress);
-    let applied = show(work, "deleted", step)
-        .await
-        .hint("run it again when that is mended: it goes on where it ended")?;
+    let applied = match show(work, "deleted", step).await {
+        Ok(applied) => applied,
+        Err(error) => {
+            told.details = json!({ "complete": false, "deleted": progress.deleted() });
+            return Err(error).hint("run it again when that is mended: it goes on where it ended");
+        }
+    };
     let output = ApplyOutput {
         complete: applied.is_whole(),
         applied: &applied,

@@ -1,8 +1,11 @@
 use serde::Serialize;
 
+use super::super::evidence::{Told, recorded};
 use super::super::{Context, Exit, Format, bytes, gap_lines, print_json, print_text};
+use crate::evidence::record::{Act, Scope, Verdict};
 use crate::plain::counted;
 use crate::postgres::catalog::Gap;
+use crate::postgres::cluster::Cluster;
 use crate::postgres::repository::verify::{ColdFound, Damage, VerifyResult, VerifyScope, verify};
 use crate::postgres::types::TimelineId;
 
@@ -34,7 +37,22 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let scope = VerifyScope::Wal {
         every: args.every.unwrap_or(1),
     };
-    let found = verify(&cluster, scope, context.settings.wal.workers).await?;
+    let work = async |told: &mut Told| run_recorded(context, &cluster, scope, told).await;
+    recorded(&context.settings, &cluster, Act::Verification, work).await
+}
+
+async fn run_recorded(
+    context: &Context,
+    cluster: &Cluster,
+    scope: VerifyScope,
+    told: &mut Told,
+) -> anyhow::Result<Exit> {
+    told.subject = match scope {
+        VerifyScope::Wal { every: 2.. } => "a sample of the archived WAL".into(),
+        _ => "the archived WAL".into(),
+    };
+    told.scope = Some(Scope::Part);
+    let found = verify(cluster, scope, context.settings.wal.workers).await?;
     let verified = WalVerifyOutput {
         segments: found.segments,
         read: found.wal_files,
@@ -46,6 +64,11 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         missing_histories: &found.missing_histories,
         cold: &found.cold,
     };
+    told.details = serde_json::to_value(&verified)?;
+    if found.is_open() {
+        told.verdict = Some(Verdict::CouldNotRun);
+        told.reason = "the repository did not give all archived WAL".into();
+    }
     match context.format {
         Format::Json => print_json(&verified)?,
         Format::Table => print_text(&in_words(&found, &verified))?,

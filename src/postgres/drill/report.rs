@@ -70,6 +70,7 @@ impl DrillReport {
             reason: self.reason.clone(),
             phases: self.phases.clone(),
             checks: self.checks.clone(),
+            scope: None,
             rto_seconds: self.rto_seconds,
             rpo_seconds: self.rpo_seconds,
             details: self.details.clone(),

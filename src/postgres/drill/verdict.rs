@@ -83,7 +83,7 @@ pub fn of_error(stage: Stage, error: &anyhow::Error) -> (Verdict, String) {
 }
 
 /// Whether the repository answered, and what it has is not what was stored.
-fn is_damage(error: &anyhow::Error) -> bool {
+pub fn is_damage(error: &anyhow::Error) -> bool {
     let object = matches!(
         find(error),
         Some(ObjectError::Damaged { .. } | ObjectError::Absent { .. })

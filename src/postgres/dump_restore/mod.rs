@@ -15,7 +15,7 @@ pub mod needs;
 mod outcome;
 pub mod phases;
 mod plain;
-mod program;
+pub mod program;
 mod properties;
 pub mod repository;
 pub mod selection;

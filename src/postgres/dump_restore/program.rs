@@ -27,6 +27,14 @@ pub enum Feed {
     Script(ScriptText),
 }
 
+/// A program that fills a database ended with an error.
+#[derive(Debug, thiserror::Error)]
+#[error("{program} failed: {said}")]
+pub struct FillFailed {
+    pub program: String,
+    pub said: String,
+}
+
 /// Runs a program to its end, or until `ended` completes: then it is killed with its workers. Errors: what it said.
 pub async fn run(
     mut command: Command,
@@ -101,7 +109,10 @@ fn failure(name: &str, status: ExitStatus, said: &str) -> anyhow::Error {
     let (told, hint) = first_error(said);
     let error = match told.is_empty() {
         true => anyhow!("{name} failed ({status})"),
-        false => anyhow!("{name} failed: {told}"),
+        false => {
+            let (program, said) = (name.to_string(), told);
+            FillFailed { program, said }.into()
+        }
     };
     match hint {
         Some(hint) => with_hint(error, hint),

@@ -243,7 +243,9 @@ async fn carry_out(
     let used = deletion.readers().await?;
     let used = used.iter().map(StoredLease::needs).collect();
     let mut engine = Engine::new(cluster, deletion, progress, used);
-    engine.run(&deletes, gathered).await?;
+    let ran = engine.run(&deletes, gathered).await;
+    progress.tell(&engine.deleted);
+    ran?;
     let backups = gathered.facts.backups.iter().map(|backup| &backup.id);
     let told = &gathered.expiry;
     let outcome = ExpiryOutcome {

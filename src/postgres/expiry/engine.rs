@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
@@ -28,6 +29,20 @@ const BATCH: usize = 256;
 pub struct ExpiryProgress {
     pub done: AtomicU64,
     pub total: AtomicU64,
+    /// What went, once it is over, however it ended.
+    deleted: Mutex<Needs>,
+}
+
+impl ExpiryProgress {
+    /// What went of a deletion that is over.
+    pub fn deleted(&self) -> Needs {
+        let deleted = self.deleted.lock();
+        deleted.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn tell(&self, deleted: &Needs) {
+        *self.deleted.lock().unwrap_or_else(PoisonError::into_inner) = deleted.clone();
+    }
 }
 
 /// What was deleted so far.

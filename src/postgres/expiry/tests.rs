@@ -112,6 +112,12 @@ async fn what_the_policy_lets_go_is_deleted_and_nothing_else() {
     );
 }
 
+async fn backups_in(storage: &Arc<MemoryStorage>) -> BTreeSet<BackupId> {
+    let facts = load(&open(storage.clone()).await.unwrap()).await.unwrap();
+    let backups = facts.backups.iter();
+    backups.map(|backup| backup.id.clone()).collect()
+}
+
 #[tokio::test]
 async fn wherever_it_is_stopped_nothing_promised_is_lost_and_the_next_run_ends_it() {
     let (cluster, storage) = world().await;
@@ -130,12 +136,23 @@ async fn wherever_it_is_stopped_nothing_promised_is_lost_and_the_next_run_ends_i
             let at = format!("call {stop_at}, {point:?}");
             let inner = copy_of(&storage).await;
             let faulty = Arc::new(FaultyStorage::new(inner.clone(), stop_at, point));
-            let died = applied(&open(faulty.clone()).await.unwrap()).await;
+            let (progress, there) = (ExpiryProgress::default(), backups_in(&inner).await);
+            let broken = open(faulty.clone()).await.unwrap();
+            let died = apply(&broken, &policy(), &Chosen::Any, &progress).await;
             if !faulty.stopped() {
                 assert!(died.unwrap().is_whole());
                 break;
             }
             assert_right(inner.clone(), &kept, &at).await;
+            // The call after which it stopped may have been the one that deleted.
+            let (gone, told) = (
+                &there - &backups_in(&inner).await,
+                progress.deleted().backups,
+            );
+            assert!(
+                told.is_subset(&gone) && gone.len() <= told.len() + 1,
+                "{at}: {told:?}"
+            );
             let next = open(inner.clone()).await.unwrap();
             bury(&next).await;
             // A new backup comes in between.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::Context;
 use tokio::runtime::Handle;
 
 use super::destination::Destination;
@@ -315,7 +315,7 @@ impl Shared {
                     .get(*skip..)
                     .and_then(|rest| rest.get(..file.size as usize));
                 let content = content
-                    .ok_or_else(|| anyhow!("its frame is too short"))
+                    .ok_or_else(|| NotAsManifested("its frame is too short".into()))
                     .with_context(|| restoring(file))?;
                 self.write_whole(file, content)
             })
@@ -411,21 +411,24 @@ fn create_folder(path: &Path, mode: u32) -> std::io::Result<()> {
     }
 }
 
-fn check(file: &FileEntry, size: u64, found: Digest) -> anyhow::Result<()> {
+/// What a backup holds of a file is not what its manifest says.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotAsManifested(pub String);
+
+fn check(file: &FileEntry, size: u64, found: Digest) -> Result<(), NotAsManifested> {
+    let path = &file.path;
+    let differs = |what: String, wanted: String| {
+        let why = format!("file \"{path}\" has {what}, its manifest says {wanted}");
+        Err(NotAsManifested(why))
+    };
     if size != file.size {
-        bail!(
-            "file \"{}\" has {size} bytes, its manifest says {}",
-            file.path,
-            file.size
-        );
+        return differs(format!("{size} bytes"), file.size.to_string());
     }
-    ensure!(
-        found == file.digest,
-        "file \"{}\" has digest {found}, its manifest says {}",
-        file.path,
-        file.digest
-    );
-    Ok(())
+    match found == file.digest {
+        true => Ok(()),
+        false => differs(format!("digest {found}"), file.digest.to_string()),
+    }
 }
 
 fn restoring(file: &FileEntry) -> String {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use serde::Serialize;
 
 use super::listening::{choose_port, choose_socket_directory};
@@ -290,6 +290,11 @@ async fn stop(child: &mut Child, patience: Duration) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The server ended, or was given up, before its target.
+#[derive(Debug, thiserror::Error)]
+#[error("the restored server did not reach the target: {0}")]
+pub struct NotAtTarget(pub String);
+
 fn failed(log: &ServerLog, path: &Path, status: &str) -> anyhow::Error {
     let words: Vec<&str> = log
         .command
@@ -304,10 +309,8 @@ fn failed(log: &ServerLog, path: &Path, status: &str) -> anyhow::Error {
         false if log.stuck || status.starts_with("exit") => words.join(" | "),
         false => format!("{} ({status})", words.join(" | ")),
     };
-    with_hint(
-        anyhow!("the restored server did not reach the target: {words}"),
-        next_step(&words, path),
-    )
+    let hint = next_step(&words, path);
+    with_hint(NotAtTarget(words).into(), hint)
 }
 
 /// What to do about the failures that restores meet.

@@ -3,6 +3,7 @@
 
 mod backups;
 mod dumps;
+mod evidence;
 mod let_go;
 mod proof;
 #[cfg(test)]
@@ -328,6 +329,7 @@ async fn all_of(
     if everything {
         all_wal(copier, false, let_go).await?;
         foreign.extend(all_small(copier, CopyGroup::Idle).await?);
+        copier.evidence().await?;
     }
     Ok(foreign)
 }

@@ -70,6 +70,8 @@ pub struct Counts {
     pub names: CopyCount,
     /// Idle markers.
     pub idle: CopyCount,
+    /// Records of what was done.
+    pub evidence: CopyCount,
 }
 
 /// How an object came to be at the destination, or how it is known that it is.
@@ -90,6 +92,7 @@ pub enum CopyGroup {
     Dumps,
     Names,
     Idle,
+    Evidence,
 }
 
 #[derive(Debug, Default)]
@@ -156,6 +159,7 @@ impl Copier {
             CopyGroup::Dumps => &mut tally.counts.dumps,
             CopyGroup::Names => &mut tally.counts.names,
             CopyGroup::Idle => &mut tally.counts.idle,
+            CopyGroup::Evidence => &mut tally.counts.evidence,
         };
         match came {
             Came::Copied => {

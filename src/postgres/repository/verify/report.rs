@@ -4,9 +4,10 @@ use std::sync::atomic::AtomicU64;
 
 use serde::Serialize;
 
-use super::{ColdFound, Findings};
+use super::{ColdFound, Finding, Findings};
 use crate::postgres::catalog::Gap;
 use crate::postgres::layout::{BackupId, ClusterName};
+use crate::postgres::object_problem::ProblemKind;
 use crate::postgres::repository::SampleExtent;
 use crate::postgres::types::TimelineId;
 use crate::storage::Key;
@@ -90,6 +91,18 @@ impl VerifyResult {
     /// Whether nothing is damaged, missing or could not be read.
     pub fn is_sound(&self) -> bool {
         self.findings.is_empty() && self.gaps.is_empty() && self.missing_histories.is_empty()
+    }
+
+    /// Whether it is not sound, and nothing shows that anything is damaged or missing: objects were not given, or could not be
+    /// checked here.
+    pub fn is_open(&self) -> bool {
+        let is_open =
+            |finding: &Finding| matches!(finding.problem, ProblemKind::Unread | ProblemKind::Newer);
+        !self.is_sound()
+            && self.gaps.is_empty()
+            && self.missing_histories.is_empty()
+            && self.findings.more == 0
+            && self.findings.list.iter().all(is_open)
     }
 }
 
