@@ -7,6 +7,7 @@ use anyhow::anyhow;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::context::heir_of_cluster;
+use super::evidence::tell_settings;
 use super::{Context, Exit, alert, jobs};
 use crate::config::{ClusterIdentity, Settings};
 use crate::error::Hint;
@@ -54,7 +55,14 @@ pub fn run(context: &Context) -> anyhow::Result<Exit> {
         let http = http::HttpOptions::of(&context.settings)?;
         let alerting = alerting(&context.settings, &cluster)?;
         let open = async || http::beside(http, alerting).await;
-        service::run(cluster, identity, options, open, stop).await
+        let told = tell_settings(&context.settings, &cluster);
+        let serving = service::run(cluster.clone(), identity, options, open, stop);
+        tokio::pin!(serving);
+        tokio::select! {
+            ended = &mut serving => return ended,
+            () = told => {}
+        }
+        serving.await
     });
     runtime.shutdown_timeout(LAST_WAIT);
     result.map(|()| Exit::Success)

@@ -12,6 +12,7 @@ fn chains(order: &str) -> Chains {
             user: writer.clone(),
             host: "h".into(),
             token: None,
+            settings: None,
         };
         let record = Record {
             number: own.map_or(1, |head| head.number + 1),

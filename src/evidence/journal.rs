@@ -20,6 +20,8 @@ const LONGEST: u64 = 4 << 20;
 const READERS: usize = 16;
 /// Others of the same name that may come between.
 const ATTEMPTS: u32 = 50;
+/// Records that are looked at for one that is wanted.
+const LOOK_BACK: usize = 1000;
 /// How long the newest records may take to come before one is written without them.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Records that the store may not give before it counts as not answering.
@@ -60,6 +62,14 @@ struct Seen {
     unread: BTreeMap<String, String>,
 }
 
+/// What came of looking for a record.
+#[derive(Debug)]
+pub enum LookBack {
+    Enough,
+    Found(Box<Record>),
+    None,
+}
+
 /// What came of copying records.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct RecordsCopied {
@@ -97,6 +107,30 @@ impl Journal {
             }
         }
         bail!("others of the name \"{writer}\" add records all the time")
+    }
+
+    /// The newest record of a user that is wanted, among the last few; nothing where the very newest `is_enough`.
+    pub async fn look_back(
+        &self,
+        who: &Who,
+        is_enough: impl Fn(&Record) -> bool,
+        is_wanted: impl Fn(&Record) -> bool,
+    ) -> anyhow::Result<LookBack> {
+        let writer = self.writer(who);
+        let numbers = self.list().await?.remove(&writer).unwrap_or_default();
+        for (at, number) in numbers.into_keys().rev().take(LOOK_BACK).enumerate() {
+            let found = self.read(&writer, number).await?;
+            let Some(Ok(record)) = found.map(|found| found.record) else {
+                continue;
+            };
+            if at == 0 && is_enough(&record) {
+                return Ok(LookBack::Enough);
+            }
+            if is_wanted(&record) {
+                return Ok(LookBack::Found(Box::new(record)));
+            }
+        }
+        Ok(LookBack::None)
     }
 
     /// The name of a user's chain here.

@@ -19,6 +19,7 @@ fn who(user: &str) -> Who {
         user: user.into(),
         host: "db1".into(),
         token: None,
+        settings: None,
     }
 }
 

@@ -2,11 +2,12 @@
 //! source: whoever did it hands over values.
 //!
 //! [`record`] is what is kept of an act (pure), [`chain`] finds what was removed or changed since (pure),
-//! [`controls`] tells which controls of an audit they meet (pure), [`Journal`] stores and reads records.
+//! [`settings`] finds what changed in the settings (pure), [`controls`] tells which controls of an audit they meet (pure), [`Journal`] stores and reads records.
 
 pub mod chain;
 pub mod controls;
 mod journal;
 pub mod record;
+pub mod settings;
 
-pub use journal::{Journal, RecordId, RecordsCopied};
+pub use journal::{Journal, LookBack, RecordId, RecordsCopied};

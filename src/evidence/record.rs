@@ -142,6 +142,18 @@ pub struct Who {
     /// The name of the HTTP token that asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
+    /// Under which settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<SettingsSeen>,
+}
+
+/// The settings in force, without their secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingsSeen {
+    /// The file, or `environment`.
+    pub source: String,
+    /// Of all that are not the default, with their values.
+    pub digest: Digest,
 }
 
 impl Who {
@@ -224,6 +236,7 @@ pub(crate) mod testing {
                 user,
                 host,
                 token: None,
+                settings: None,
             },
             walden: "1.0.0".into(),
             evidence,
@@ -243,6 +256,7 @@ mod tests {
                 user,
                 host,
                 token: None,
+                settings: None,
             }
             .name()
         };

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::dump_restore;
 use crate::harness::{Cluster, Major, Output, Scratch, Walden};
@@ -21,9 +21,17 @@ fn backed_up(scratch: &Scratch) -> (Cluster, Walden) {
     (cluster, walden)
 }
 
-fn records(walden: &Walden) -> Vec<Value> {
+/// All records, the newest first.
+fn all_records(walden: &Walden) -> Vec<Value> {
     let records = walden.json(["evidence", "list"]);
     records.as_array().expect("records").clone()
+}
+
+/// Those of what was done, without those of the settings.
+fn records(walden: &Walden) -> Vec<Value> {
+    let mut records = all_records(walden);
+    records.retain(|record| record["act"] != "configuration");
+    records
 }
 
 /// The newest record: act, verdict and scope.
@@ -93,10 +101,32 @@ fn restores_and_verifications_leave_records_with_what_they_show() {
     );
     let verified = walden.ok(["evidence", "verify"]);
     assert!(
-        verified.starts_with("9 records of 1 writer, none removed or changed\n"),
+        verified.starts_with("10 records of 1 writer, none removed or changed\n"),
         "{verified}"
     );
     reported(&walden);
+    settings_are_told(&walden);
+}
+
+/// The first record of settings has them all, the next one what changed; none has a secret.
+fn settings_are_told(walden: &Walden) {
+    let told = || {
+        let records = walden.json(["evidence", "list", "--act", "configuration"]);
+        records.as_array().unwrap().clone()
+    };
+    let first = told();
+    assert_eq!(first.len(), 1);
+    assert_eq!(first[0]["details"]["settings"]["postgresql.dsn"], "***");
+    let mut text = fs::read_to_string(&walden.config).unwrap();
+    text += "wal.workers = 3\n";
+    fs::write(&walden.config, text).unwrap();
+    drop(walden.serve());
+    let change = json!([{"key": "wal.workers", "from": null, "to": "3"}]);
+    let both = told();
+    assert_eq!((both.len(), &both[0]["details"]["changed"]), (2, &change));
+    assert_ne!(both[0]["who"]["settings"], both[1]["who"]["settings"]);
+    drop(walden.serve());
+    assert_eq!(told().len(), 2);
 }
 
 /// Only what was whole counts for a control that asks for it.
@@ -202,12 +232,12 @@ fn forked(scratch: &Scratch, walden: &Walden, folder: &Path) {
     let writer = folder.file_name().unwrap();
     let theirs = twin.join("main/evidence").join(writer);
     fs::copy(
-        theirs.join("0000000005.json"),
-        folder.join("0000000005.json"),
+        theirs.join("0000000006.json"),
+        folder.join("0000000006.json"),
     )
     .unwrap();
     let found = walden.run(["evidence", "verify"]);
-    assert_named(&found, 3, "record 6 follows another record 5");
+    assert_named(&found, 3, "record 7 follows another record 6");
 }
 
 fn assert_named(found: &Output, code: i32, words: &str) {
@@ -293,13 +323,13 @@ fn copied(scratch: &Scratch, walden: &Walden) {
     let config = copy.config.display().to_string();
     let arguments = ["repo", "copy", "--to-config", &config];
     let said = walden.json(arguments);
-    let there = records(walden);
+    let there = all_records(walden);
     assert_eq!(said["evidence"]["copied"], there.len(), "{said}");
-    assert_eq!(records(&copy), there);
+    assert_eq!(all_records(&copy), there);
     copy.ok(["wal", "verify"]);
     walden.ok(["wal", "verify"]);
     assert_eq!(walden.json(arguments)["evidence"]["copied"], 1);
     let verified = copy.ok(["evidence", "verify"]);
-    let expected = format!("{} records of 2 writers, none removed", there.len() + 2);
+    let expected = format!("{} records of 2 writers, none removed", there.len() + 3);
     assert!(verified.starts_with(&expected), "{verified}");
 }

@@ -1,20 +1,17 @@
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use chrono::Utc;
 use serde_json::Value;
 
 use super::super::Exit;
 use super::super::exit::WrongUsage;
+use super::configuration::{PATIENCE, tell_settings, who_under};
 use super::verdict;
 use crate::config::Settings;
 use crate::error::{find, hints, one_line};
-use crate::evidence::record::{Act, Check, Evidence, Phase, Scope, Verdict, Who};
-use crate::owner::Owner;
+use crate::evidence::record::{Act, Check, Evidence, Phase, Scope, Verdict};
 use crate::postgres::cluster::Cluster;
 use crate::storage::until;
-
-/// How long a record may take: whoever did it waits.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What an act tells of itself when it is over.
 #[derive(Debug, Default)]
@@ -59,16 +56,6 @@ impl Told {
     }
 }
 
-/// Who runs this.
-pub fn who() -> Who {
-    let host = rustix::system::uname();
-    Who {
-        user: Owner::own().name(),
-        host: host.nodename().to_string_lossy().into_owned(),
-        token: None,
-    }
-}
-
 /// Does something and keeps a record of how it ended. Where no record can be kept, that is told, and nothing else changes.
 pub async fn recorded(
     settings: &Settings,
@@ -103,7 +90,8 @@ pub async fn recorded(
 
 /// Keeps a record, and removes those that are too old.
 pub async fn keep(settings: &Settings, cluster: &Cluster, evidence: Evidence) {
-    let (journal, who, ended) = (cluster.journal(), who(), evidence.ended);
+    tell_settings(settings, cluster).await;
+    let (journal, who, ended) = (cluster.journal(), who_under(settings), evidence.ended);
     let deadline = Instant::now() + PATIENCE;
     match until(deadline.into(), journal.append(&who, evidence)).await {
         Ok(id) => tracing::debug!("kept as record {id}"),

@@ -1,5 +1,6 @@
 //! `walden evidence`: the records of what was done, and whether they are all there and as they were written.
 
+mod configuration;
 mod export;
 mod keep;
 mod list;
@@ -16,7 +17,8 @@ use crate::evidence::RecordId;
 use crate::evidence::chain::{Chains, Fault};
 use crate::evidence::record::{Act, Record};
 
-pub use keep::{Told, keep, recorded, who};
+pub use configuration::{tell_settings, who};
+pub use keep::{Told, keep, recorded};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
