@@ -74,6 +74,21 @@ pub fn hints(error: &anyhow::Error) -> Vec<&str> {
     }
 }
 
+/// Why a TOML text cannot be understood, and in which line. Of the line itself nothing is told: it may hold a password.
+pub fn toml_problem(text: &str, error: &toml::de::Error) -> String {
+    let line = error.span().and_then(|span| text.get(..span.start));
+    let line = line.map(|before| format!("line {}: ", before.matches('\n').count() + 1));
+    let message = error.message();
+    // These quote the value.
+    let what = match message.split_once(", expected ") {
+        Some((quoted, expected)) if quoted.starts_with("invalid ") => {
+            format!("a value is not {expected}")
+        }
+        _ => message.into(),
+    };
+    line.unwrap_or_default() + &what
+}
+
 /// The chain on one line, `outer: inner: …`, without the hints.
 pub fn one_line(error: &anyhow::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
@@ -105,6 +120,30 @@ mod tests {
         assert_eq!(one_line(&error), "cannot use the thing: no such thing");
         assert_eq!(hints(&error), ["make one"]);
         assert!(find::<Absent>(&error).is_some());
+    }
+
+    #[test]
+    fn of_a_text_that_is_not_understood_no_value_is_told() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct File {
+            #[allow(dead_code)]
+            port: u16,
+        }
+        let told = |text: &str| {
+            let error = toml::from_str::<File>(text).unwrap_err();
+            toml_problem(text, &error)
+        };
+        for text in [
+            "\nport = \"hunter2\"",
+            "\npassword = \"hunter2\"",
+            "\nport = \"hunter2",
+        ] {
+            let told = told(text);
+            assert!(told.starts_with("line 2: "), "{told}");
+            assert!(!told.contains("hunter2"), "{told}");
+        }
+        assert!(told("\nport = \"hunter2\"").ends_with("is not u16"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::message::FIELDS;
 use super::state::Severity;
 use super::template::Template;
 use crate::config::{Alerts, parse_duration};
+use crate::error::toml_problem;
 use crate::health::Rule;
 
 /// What a heartbeat may tell the success of.
@@ -181,7 +182,7 @@ pub fn rule_names() -> impl Iterator<Item = &'static str> {
 
 /// The file from its text. Errors: why it cannot be understood.
 pub fn parse(text: &str) -> Result<AlertsFile, String> {
-    let file: AlertsFile = toml::from_str(text).map_err(|error| error.to_string())?;
+    let file: AlertsFile = toml::from_str(text).map_err(|error| toml_problem(text, &error))?;
     file.judge()?;
     Ok(file)
 }

@@ -4,6 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::record::{Act, Evidence, Record, Scope, Verdict};
+use crate::error::toml_problem;
 
 /// What is taken unless a file says otherwise.
 pub const DEFAULT: &str = include_str!("../../deploy/controls.toml");
@@ -31,7 +32,7 @@ struct File {
 
 /// Controls from the text of a file. Errors: why it cannot be understood, with the line.
 pub fn parse(text: &str) -> Result<Vec<Control>, String> {
-    let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+    let file: File = toml::from_str(text).map_err(|error| toml_problem(text, &error))?;
     match file
         .control
         .iter()
@@ -67,25 +68,25 @@ pub struct ControlStanding {
     pub is_met: bool,
 }
 
-/// How each control stands by the records of a report that ends at `end`.
+/// How each control stands at the `end` of a report: counts by the records of the report, the rest by `all` until then.
 pub fn standings(
     controls: &[Control],
     records: &[Record],
+    all: &[Record],
     end: DateTime<Utc>,
 ) -> Vec<ControlStanding> {
     let standing = |control: &Control| {
-        let of_control = records
-            .iter()
-            .map(|record| &record.evidence)
-            .filter(|evidence| control.counts(evidence));
-        let (mut counts, mut last_passed) = ([0; 3], None);
-        for evidence in of_control {
+        let mut counts = [0; 3];
+        let of_report = records.iter().map(|record| &record.evidence);
+        for evidence in of_report.filter(|evidence| control.counts(evidence)) {
             counts[evidence.verdict as usize] += 1;
-            if evidence.verdict == Verdict::Passed {
-                last_passed = last_passed.max(Some(evidence.ended));
-            }
         }
         let [passed, failed, could_not_run] = counts;
+        let passes = all
+            .iter()
+            .map(|record| &record.evidence)
+            .filter(|evidence| evidence.verdict == Verdict::Passed && control.counts(evidence));
+        let last_passed = passes.map(|evidence| evidence.ended).max();
         let since = end - TimeDelta::days(control.days.into());
         ControlStanding {
             control: control.clone(),
@@ -124,12 +125,13 @@ mod tests {
             (evidence.ended, evidence.verdict) = (day(at), verdict);
             record(evidence)
         };
-        let met = |records: &[Record], end| {
-            let all = standings(&controls, records, day(end));
+        let met_in = |report: &[Record], records: &[Record], end| {
+            let all = standings(&controls, report, records, day(end));
             all.into_iter()
                 .find(|one| one.control.id.starts_with("HIPAA"))
                 .unwrap()
         };
+        let met = |records: &[Record], end| met_in(records, records, end);
         let records = [
             drill(1, Verdict::Passed),
             drill(80, Verdict::Failed),
@@ -143,7 +145,10 @@ mod tests {
         );
         assert!(!met(&records, 94).is_met);
         assert!(!met(&[], 1).is_met);
+        let lately = met_in(&records[1..], &records, 93);
+        assert_eq!((lately.is_met, lately.passed), (true, 0));
     }
+
     #[test]
     fn a_part_that_passed_counts_only_where_a_control_does_not_ask_for_the_whole() {
         let record = |scope, verdict| {
@@ -155,7 +160,8 @@ mod tests {
             let mut controls = parse(DEFAULT).unwrap();
             controls.retain(|control| control.acts.contains(&Act::Verification));
             controls[0].whole = whole;
-            let one = standings(&controls, &[record], day(2)).remove(0);
+            let records = [record];
+            let one = standings(&controls, &records, &records, day(2)).remove(0);
             (one.is_met, one.passed, one.failed)
         };
         let (passed, failed) = (Verdict::Passed, Verdict::Failed);

@@ -190,8 +190,8 @@ impl Journal {
         Ok((chains, faults))
     }
 
-    /// Removes what is older than `age` before the newest record, by the store's clock, the oldest first; how many. The
-    /// newest of each chain stays. What is removed is told by a record before.
+    /// Removes what is older than `age` before the newest record, by the store's clock, the oldest first; how many. A record
+    /// of a clock that was ahead makes none older than `now` does. The newest of each chain stays. What is removed is told by a record before.
     pub async fn trim(
         &self,
         who: &Who,
@@ -200,7 +200,8 @@ impl Journal {
     ) -> anyhow::Result<u64> {
         let listed = self.list().await?;
         let newest = listed.values().flat_map(BTreeMap::values).max();
-        let Some(oldest) = newest.and_then(|newest| newest.checked_sub(age)) else {
+        let reference = newest.map(|newest| (*newest).min(now.into()));
+        let Some(oldest) = reference.and_then(|reference| reference.checked_sub(age)) else {
             return Ok(0);
         };
         let mut going: Vec<(&String, u64)> = Vec::new();

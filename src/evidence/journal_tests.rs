@@ -94,9 +94,7 @@ async fn old_records_go_and_the_chain_stays_sound_at_each_crash() {
             ..journal.clone()
         };
         let age = Duration::from_millis(8);
-        let done = broken
-            .trim(&who("b"), age, chrono::DateTime::UNIX_EPOCH)
-            .await;
+        let done = broken.trim(&who("b"), age, chrono::Utc::now()).await;
         assert_eq!(verify(&journal.load().await.unwrap()), [], "{stop_at}");
         if !faulty.stopped() {
             assert_eq!(done.unwrap(), 2);
@@ -254,11 +252,7 @@ async fn what_a_copy_removed_as_too_old_is_not_brought_back() {
         .await
         .unwrap();
     let age = Duration::from_millis(8);
-    let trim = async || {
-        theirs
-            .trim(&who("b"), age, chrono::DateTime::UNIX_EPOCH)
-            .await
-    };
+    let trim = async || theirs.trim(&who("b"), age, chrono::Utc::now()).await;
     assert_eq!(trim().await.unwrap(), 2);
     assert_eq!(source.copy_to(&theirs).await.unwrap().copied.len(), 0);
     let (chains, faults) = theirs.verified().await.unwrap();

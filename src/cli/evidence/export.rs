@@ -39,7 +39,12 @@ pub async fn run(
         made_at,
         since: span.since.or_else(first).unwrap_or(until),
         until,
-        controls: controls::standings(&controls, &records, until),
+        controls: controls::standings(
+            &controls,
+            &records,
+            &Chosen::all_until(until, &chains),
+            until,
+        ),
         faults,
         heads: heads(&chains),
         records,

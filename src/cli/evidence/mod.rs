@@ -87,6 +87,20 @@ impl Chosen {
         })
     }
 
+    /// All acts until then, however long ago: what still counts.
+    fn all_until(until: DateTime<Utc>, chains: &Chains) -> Vec<Record> {
+        let all = Self {
+            since: None,
+            until: None,
+            act: Vec::new(),
+        };
+        let span = Span {
+            since: None,
+            until: Some(until),
+        };
+        all.records(span, chains)
+    }
+
     /// The records that are meant, by when they ended.
     fn records(&self, span: Span, chains: &Chains) -> Vec<Record> {
         let readable = chains.values().flatten();

@@ -148,7 +148,7 @@ mod tests {
             made_at: end,
             since: DateTime::UNIX_EPOCH,
             until: end,
-            controls: standings(&parse(DEFAULT).unwrap(), &records, end),
+            controls: standings(&parse(DEFAULT).unwrap(), &records, &records, end),
             faults: Vec::new(),
             heads: BTreeMap::new(),
             records,

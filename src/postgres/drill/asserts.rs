@@ -5,7 +5,7 @@ use tokio_postgres::SimpleQueryMessage;
 
 use super::checks::{check, refused};
 use super::database::{Door, words};
-use crate::error::one_line;
+use crate::error::{one_line, toml_problem};
 use crate::evidence::record::{Check, Verdict};
 
 /// A question and what is expected of its answer.
@@ -41,7 +41,7 @@ struct File {
 
 /// Asserts from the text of a file. Errors: why it cannot be understood, with the line.
 pub fn parse(text: &str) -> Result<Vec<Assert>, String> {
-    let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+    let file: File = toml::from_str(text).map_err(|error| toml_problem(text, &error))?;
     match file
         .assert
         .iter()
