@@ -3,7 +3,9 @@
 //! settings have the limits.
 
 mod judge;
+mod proof;
 mod rules;
+mod sizes;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -12,8 +14,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+pub use proof::{ActEnd, ActKind, SeenAct};
 pub use rules::Rule;
-pub use upkeep::{DiskUse, NewestDump, ScheduledJob, Upkeep};
+pub use sizes::MOST as SIZES;
+pub use upkeep::{DiskUse, NewestDump, RunCount, ScheduledJob, SeenJobs, Upkeep};
 
 pub use crate::postgres::layout::DumpKind;
 use crate::postgres::types::TimelineId;
@@ -47,18 +51,21 @@ pub enum Subject {
     Dump,
     /// What runs by itself.
     Jobs,
+    /// What was proven by drills, restores and verifications.
+    Proof,
     /// The room that the repository has.
     Space,
 }
 
 impl Subject {
     /// All of them, with the names of the checks that tell them.
-    pub const ALL: [(Self, &str); 6] = [
+    pub const ALL: [(Self, &str); 7] = [
         (Self::Rpo, "rpo"),
         (Self::Backup, "backup"),
         (Self::Recovery, "recovery"),
         (Self::Dump, "dump"),
         (Self::Jobs, "jobs"),
+        (Self::Proof, "proof"),
         (Self::Space, "space"),
     ];
 
@@ -151,6 +158,8 @@ pub struct Now {
     pub waiting: Option<u64>,
     /// Since when the oldest of them waits.
     pub waiting_since: Option<DateTime<Utc>>,
+    /// When the last file could not be stored; `None`: the last one was.
+    pub fails_since: Option<DateTime<Utc>>,
 }
 
 impl From<DateTime<Utc>> for Now {
@@ -159,6 +168,7 @@ impl From<DateTime<Utc>> for Now {
             time,
             waiting: None,
             waiting_since: None,
+            fails_since: None,
         }
     }
 }

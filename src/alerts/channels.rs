@@ -20,7 +20,7 @@ use crate::config::read_private;
 use crate::error::one_line;
 
 /// How long a channel may take for all that it is told at a time.
-pub const SEND_TIME: Duration = Duration::from_secs(60);
+pub const SEND_TIME: Duration = Duration::from_secs(120);
 /// Characters of an error that are kept.
 const LONGEST_WHY: usize = 300;
 

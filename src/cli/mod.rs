@@ -18,6 +18,7 @@ mod find;
 mod init;
 mod jobs;
 mod lifecycle;
+mod nagios;
 mod output;
 mod planning;
 mod progress;
@@ -153,7 +154,7 @@ enum Verb {
     /// Run the service: it answers archive-command and restore-command.
     Serve,
     /// Show what the running service is doing: what waits to be archived, what was stored and delivered.
-    Status,
+    Status(status::Args),
     /// List and verify archived WAL; store or fetch one file.
     Wal(wal::Args),
     /// Copy, verify and measure everything that is kept of the cluster.
@@ -212,7 +213,7 @@ fn asks_to_fetch(arguments: &[OsString]) -> bool {
     verbs.any(|argument| argument == "fetch")
 }
 
-/// Whether the verb is `check` or `alert check`: its exit codes are those of Nagios plugins, also when the arguments are wrong.
+/// Whether the verb is `check`, `alert check` or `status --nagios`: its exit codes are those of Nagios plugins, also when the arguments are wrong.
 fn asks_to_check(arguments: &[OsString]) -> bool {
     let mut words = arguments.iter().skip(1);
     while let Some(word) = words.next() {
@@ -220,6 +221,7 @@ fn asks_to_check(arguments: &[OsString]) -> bool {
             Some("--config" | "--format") => drop(words.next()),
             Some(option) if option.starts_with('-') => (),
             Some("alert") => (),
+            Some("status") => return words.any(|word| word == "--nagios"),
             verb => return verb == Some("check"),
         }
     }
@@ -271,7 +273,8 @@ fn wait_for(context: &Context, verb: Verb, own: OwnFormat) -> anyhow::Result<Exi
         Verb::Backup(args) => waits!(block_on_one_thread, backup::run(args)),
         Verb::Dump(args) => waits!(block_on, dump::run(args, own.of_dump())),
         Verb::Drill(args) => waits!(block_on, drill::run(args)),
-        Verb::Status => waits!(block_on_one_thread, status::run()),
+        Verb::Status(args) if args.nagios => waits!(block_on, nagios::run()),
+        Verb::Status(_) => waits!(block_on_one_thread, status::run()),
         Verb::Repo(args) => waits!(block_on, repo::run(args)),
         Verb::Lifecycle(args) => waits!(block_on_one_thread, lifecycle::run(&args)),
         Verb::Find(args) => waits!(block_on, find::run(&args)),
@@ -308,6 +311,7 @@ mod tests {
     fn a_check_is_known_before_its_arguments_are_understood() {
         let asks =
             |line: &str| asks_to_check(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        assert!(asks("walden status --nagios") && !asks("walden status"));
         assert!(asks("walden alert check") && !asks("walden alert list"));
         assert!(asks("walden check") && asks("walden --config x --format=json check --nonsense"));
         assert!(

@@ -29,6 +29,14 @@ use crate::wire::{HookRequest, Reply};
 /// The service answers at once, or is in trouble.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Tell how all stands in one line with figures, and exit as Nagios plugins do: 0 good, 1 warning, 2 critical,
+    /// 3 unknown. No service needs to run.
+    #[arg(long)]
+    pub nagios: bool,
+}
+
 /// Runs the verb.
 pub async fn run(context: &Context) -> anyhow::Result<Exit> {
     let status = service(context).await?;

@@ -298,6 +298,21 @@ settings! {
         /// How full the file system of a repository in a folder may be, in percent: a fuller one is a warning, one above
         /// 95 is critical.
         disk_used: u64 = SettingType::Integer { min: 1, max: 100 }, Value("80");
+        /// By how much the newest base backup or dump may differ from the average size of up to ten before it, in
+        /// percent: more is a warning, less than half of it is critical. 0: sizes are not judged.
+        size_change: u64 = SettingType::Integer { min: 0, max: 1000 }, Value("20");
+        /// How old the newest dump may be, whatever is scheduled. When not set, its schedule says.
+        dump_age: Option<Duration> = LIMIT, Unset("25h");
+        /// How old the newest dump of the schema alone may be, whatever is scheduled. When not set, its schedule says.
+        schema_dump_age: Option<Duration> = LIMIT, Unset("25h");
+        /// How many percent of the runs of jobs in 30 days must succeed, of at least twenty. 0: it is not judged.
+        success_rate: u64 = SettingType::Integer { min: 0, max: 100 }, Value("99");
+        /// How long ago the last drill may be that passed. When not set, its schedule alone says.
+        drill_age: Option<Duration> = LIMIT, Unset("35d");
+        /// How long the last restore or drill may have taken.
+        restore_time: Option<Duration> = LIMIT, Unset("1h");
+        /// How old the newest record of a drill, restore, verification or deletion may be.
+        evidence_age: Option<Duration> = LIMIT, Unset("35d");
     }
 
     /// What `walden retention` keeps (docs/operations/retention.md). Where nothing is set nothing is ever deleted.
@@ -453,7 +468,7 @@ settings! {
         /// What is over and comes again within this time after it was told is told only then.
         throttle: Duration = SettingType::Duration { min: 0, max: DAY }, Value("10m");
         /// How long one message may take.
-        timeout: Duration = SettingType::Duration { min: 1, max: 30 }, Value("10s");
+        timeout: Duration = SettingType::Duration { min: 1, max: 2 * MINUTE }, Value("10s");
     }
 
     /// What is logged.

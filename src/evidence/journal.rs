@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -270,6 +270,19 @@ impl Journal {
         self.append(who, evidence).await.map(drop)
     }
 
+    /// Writer and number of the newest records, so many of each writer at most.
+    pub(super) async fn newest(
+        &self,
+        most: usize,
+    ) -> Result<BTreeSet<(String, u64)>, StorageError> {
+        let listed = self.list().await?;
+        let newest = listed.iter().flat_map(|(writer, numbers)| {
+            let numbers = numbers.keys().rev().take(most);
+            numbers.map(move |number| (writer.clone(), *number))
+        });
+        Ok(newest.collect())
+    }
+
     /// Copies all records that the other one has not, as they are, in an order in which it holds together at each moment. What
     /// it has removed as too old is not brought back. Errors: a store does not answer.
     pub async fn copy_to(&self, other: &Self) -> anyhow::Result<RecordsCopied> {
@@ -357,7 +370,7 @@ impl Journal {
         Ok(listed)
     }
 
-    async fn read(&self, writer: &str, number: u64) -> anyhow::Result<Option<Found>> {
+    pub(super) async fn read(&self, writer: &str, number: u64) -> anyhow::Result<Option<Found>> {
         let bytes = get_all(&*self.storage, &self.key(writer, number), LONGEST).await?;
         Ok(bytes.map(|bytes| Found {
             number,

@@ -7,7 +7,9 @@
 pub mod chain;
 pub mod controls;
 mod journal;
+mod recent;
 pub mod record;
 pub mod settings;
 
 pub use journal::{Journal, LookBack, RecordId, RecordsCopied};
+pub use recent::RecentActs;

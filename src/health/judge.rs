@@ -7,11 +7,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
     BEHIND, Evidence, FRESH_GAP, Health, HealthReason, Level, Loss, Now, Protected, Rule, Subject,
-    moment, words,
+    moment, sizes, words,
 };
 use crate::config::Health as Limits;
 use crate::postgres::catalog::{
-    Facts, Gap, Unused, Usable, WalRange, Window, Windows, newest_usable,
+    BackupDescription, Facts, Gap, Unused, Usable, WalRange, Window, Windows, newest_usable,
 };
 use crate::postgres::types::{SegmentName, TimelineId};
 
@@ -42,6 +42,7 @@ impl Health {
                 .rfind(|window| window.timeline == newest)
         });
         let mut reasons = judge.backups(&usable);
+        reasons.extend(judge.backup_size(usable.newest));
         let beyond = judge.beyond(newest, window, &mut reasons);
         reasons.extend(judge.older_reasons(newest));
         let is_broken = reasons
@@ -145,6 +146,22 @@ impl Judge<'_> {
             reasons.push(HealthReason::new(Rule::BackupDamaged, what, next));
         }
         reasons
+    }
+
+    fn backup_size(&self, newest: Option<&BackupDescription>) -> Option<HealthReason> {
+        let newest = newest?;
+        let before = |backup: &&BackupDescription| backup.stopped_at < newest.stopped_at;
+        let mut earlier: Vec<_> = self.facts.backups.iter().filter(before).collect();
+        earlier.sort_by_key(|backup| Reverse(backup.stopped_at));
+        let earlier: Vec<u64> = earlier.iter().map(|backup| backup.plain_bytes).collect();
+        let what = format!("base backup \"{}\"", newest.id);
+        let rules = [Rule::BackupSmall, Rule::BackupSize];
+        sizes::judge(
+            rules,
+            (&what, newest.plain_bytes),
+            &earlier,
+            self.limits.size_change,
+        )
     }
 
     /// Judges the WAL of the newest timeline behind its last window; how many segments that are.
@@ -304,7 +321,14 @@ impl Judge<'_> {
                     BEHIND,
                 )
             });
-        waits.into_iter().chain(backlog)
+        let fails = self.now.fails_since.map(|since| {
+            let what = format!(
+                "a WAL file could not be stored at {}, and none was since",
+                moment(since)
+            );
+            HealthReason::new(Rule::StoringFails, what, "`walden status` says why")
+        });
+        waits.into_iter().chain(backlog).chain(fails)
     }
 
     /// How much would be lost now; `is_broken`: WAL is archived that cannot be restored.

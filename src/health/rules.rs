@@ -41,6 +41,8 @@ macro_rules! rules {
 rules! {
     /// Finished WAL waits to be archived for longer than health.wal_wait.
     WalWaits: Rpo, Critical;
+    /// The last attempt to store a WAL file failed, as for want of room, or since another cluster's is there.
+    StoringFails: Rpo, Critical;
     /// More finished WAL files wait to be archived than health.backlog.
     Backlog: Rpo, Warning;
     /// What was committed longer ago than health.rpo would be lost.
@@ -73,6 +75,10 @@ rules! {
     BackupWithoutWal: Backup, Warning;
     /// The description of a base backup is damaged.
     BackupDamaged: Backup, Warning;
+    /// The newest base backup is less than half as large as those before it.
+    BackupSmall: Backup, Critical;
+    /// The size of the newest base backup differs from those before it by more than health.size_change.
+    BackupSize: Backup, Warning;
     /// What can be restored of the newest timeline is not known.
     TimelineUnknown: Recovery, Critical;
     /// What can be restored of an older timeline is not known.
@@ -87,10 +93,14 @@ rules! {
     WalBroken: Recovery, Critical;
     /// Between base backups there are moments that cannot be restored.
     WindowGap: Recovery, Warning;
-    /// The newest dump is older than two moments of its schedule and an hour.
+    /// The newest dump is older than two moments of its schedule and an hour, or than health.dump_age.
     DumpOld: Dump, Warning;
     /// A job that makes dumps ran, and there is no complete one.
     NoDump: Dump, Warning;
+    /// The newest dump of a database is less than half as large as those before it.
+    DumpSmall: Dump, Critical;
+    /// The size of the newest dump of a database differs from those before it by more than health.size_change.
+    DumpSize: Dump, Warning;
     /// How the dumps stand is not known.
     DumpsUnknown: Dump, Unknown;
     /// The last run of a scheduled job failed.
@@ -101,8 +111,24 @@ rules! {
     JobOverdue: Jobs, Warning;
     /// A job is scheduled, and no service and no cron has looked after it yet.
     JobUnattended: Jobs, Warning;
+    /// Fewer runs of jobs succeeded in 30 days than health.success_rate.
+    SuccessRateLow: Jobs, Warning;
     /// How the jobs stand is not known.
     JobsUnknown: Jobs, Unknown;
+    /// The last drill failed.
+    DrillFailed: Proof, Critical;
+    /// The last drill could not run.
+    DrillCouldNotRun: Proof, Warning;
+    /// The last drill that passed is older than health.drill_age.
+    DrillOld: Proof, Warning;
+    /// The last verification found damage, or could not read all.
+    VerificationFailed: Proof, Critical;
+    /// The last restore or drill took longer than health.restore_time.
+    RestoreSlow: Proof, Warning;
+    /// The newest record of what was done is older than health.evidence_age.
+    EvidenceOld: Proof, Warning;
+    /// What was proven is not known: its records cannot be read.
+    ProofUnknown: Proof, Unknown;
     /// The file system of a repository in a folder is fuller than health.disk_used.
     DiskUsed: Space, Warning;
     /// The file system of a repository in a folder is almost full.

@@ -4,7 +4,8 @@ use std::cmp::Reverse;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Health, HealthReason, Rule, moment, words};
+use super::proof::{self, SeenAct};
+use super::{Health, HealthReason, Rule, moment, sizes, words};
 use crate::config::Health as Limits;
 use crate::postgres::layout::DumpKind;
 
@@ -12,6 +13,8 @@ use crate::postgres::layout::DumpKind;
 const LATE: TimeDelta = TimeDelta::hours(1);
 /// Jobs wait for each other.
 const LATE_BESIDE_OTHERS: TimeDelta = TimeDelta::days(1);
+/// Of fewer runs no rate is judged: one that failed would break it for a month.
+const FEWEST_RUNS: u64 = 20;
 /// So often in a row a job may not fail.
 const FAILURES: u32 = 3;
 /// Percent of a file system's blocks: above, a dump or a backup may find no room.
@@ -32,6 +35,54 @@ pub struct NewestDump {
     pub time: DateTime<Utc>,
     /// Bytes of the dump itself.
     pub bytes: u64,
+    /// The same of those before it, the newest first.
+    pub earlier: Vec<u64>,
+}
+
+impl NewestDump {
+    fn size(&self, limits: &Limits) -> Option<HealthReason> {
+        let what = format!("dump \"{}\"", self.id);
+        let rules = [Rule::DumpSmall, Rule::DumpSize];
+        let reason = sizes::judge(
+            rules,
+            (&what, self.bytes),
+            &self.earlier,
+            limits.size_change,
+        )?;
+        Some(reason.of(&format!("{}:{}", self.database, self.kind.as_str())))
+    }
+}
+
+/// How runs of jobs ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RunCount {
+    pub succeeded: u64,
+    /// Also those that took too long, or whose runner died. Those that somebody ended are in neither.
+    pub failed: u64,
+}
+
+impl RunCount {
+    fn judge(&self, limits: &Limits) -> Option<HealthReason> {
+        let Self { succeeded, failed } = *self;
+        let all = succeeded + failed;
+        if all < FEWEST_RUNS || succeeded * 100 >= all * limits.success_rate {
+            return None;
+        }
+        let what = format!("{failed} of {all} runs of jobs failed in 30 days");
+        Some(HealthReason::new(
+            Rule::SuccessRateLow,
+            what,
+            "look with `walden jobs list --runs` what fails",
+        ))
+    }
+}
+
+/// How the jobs stand.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SeenJobs {
+    pub jobs: Vec<ScheduledJob>,
+    /// In 30 days.
+    pub runs: RunCount,
 }
 
 /// A job that has a schedule.
@@ -108,6 +159,14 @@ pub struct Upkeep {
     pub jobs: Vec<ScheduledJob>,
     /// Why how the jobs stand is not known.
     pub jobs_unknown: Option<String>,
+    /// How their runs ended in 30 days.
+    pub runs: RunCount,
+    /// What left a record.
+    pub acts: Vec<SeenAct>,
+    /// Whether the records were looked at.
+    pub knows_acts: bool,
+    /// Why they could not be read.
+    pub acts_unknown: Option<String>,
     /// `None`: the repository is in a bucket, or it is not known.
     pub disk: Option<DiskUse>,
     /// Why how full it is, is not known.
@@ -136,6 +195,12 @@ impl Upkeep {
         let (dumps, jobs, disk) = (&self.dumps_unknown, &self.jobs_unknown, &self.disk_unknown);
         let unknown = [
             (
+                Rule::ProofUnknown,
+                "what was proven",
+                &self.acts_unknown,
+                "`walden evidence list` tells more",
+            ),
+            (
                 Rule::DumpsUnknown,
                 "how the dumps stand",
                 dumps,
@@ -163,8 +228,45 @@ impl Upkeep {
         let dumps = DUMPS
             .iter()
             .filter_map(|(job, kind)| self.dump(job, *kind, now));
+        let sizes = self.dumps.iter().filter_map(|dump| dump.size(limits));
+        let ages = self.dump_ages(limits, now);
+        let dumps = dumps.chain(ages).chain(sizes);
         let disk = self.disk.and_then(|disk| disk.judge(limits));
-        unknown.chain(jobs).chain(dumps).chain(disk).collect()
+        let runs = self.runs.judge(limits);
+        let mut reasons: Vec<_> = unknown
+            .chain(jobs)
+            .chain(runs)
+            .chain(dumps)
+            .chain(disk)
+            .collect();
+        if self.knows_acts {
+            reasons.extend(proof::judge(&self.acts, limits, now));
+        }
+        reasons
+    }
+
+    /// Of each kind, whatever is scheduled.
+    fn dump_ages(&self, limits: &Limits, now: DateTime<Utc>) -> impl Iterator<Item = HealthReason> {
+        let limits = [limits.dump_age, limits.schema_dump_age];
+        let kinds = DUMPS
+            .into_iter()
+            .zip(limits)
+            .filter(|_| self.dumps_at.is_some());
+        kinds.filter_map(move |((name, kind), limit)| {
+            let (limit, next) = (limit?, format!("take one: `walden jobs run {name}`"));
+            let (rule, what) = match self.newest(kind) {
+                Some(newest) if (now - newest.time).to_std().is_ok_and(|age| age > limit) => {
+                    let (id, age) = (&newest.id, words(now - newest.time));
+                    (
+                        Rule::DumpOld,
+                        format!("the newest {name} is {age} old: \"{id}\""),
+                    )
+                }
+                Some(_) => return None,
+                None => (Rule::NoDump, format!("there is no complete {name}")),
+            };
+            Some(HealthReason::new(rule, what, next).of(name))
+        })
     }
 
     /// Of all databases: one that was dropped is dumped no more, and one that cannot be dumped fails the job.
@@ -277,6 +379,7 @@ mod tests {
             kind,
             time: at(minutes),
             bytes: 7,
+            earlier: Vec::new(),
         }
     }
 

@@ -84,6 +84,7 @@ impl App {
         Upkeep {
             jobs: scheduled(&jobs.jobs),
             jobs_unknown: jobs.failed.clone(),
+            runs: jobs.runs,
             ..(*known.upkeep).clone()
         }
     }

@@ -18,9 +18,8 @@ use crate::metrics::{Durations, Phase};
 use crate::postgres::catalog::{
     Facts, Gap, IdleTimes, WalIndex, WalRanges, Windows, missing_wal, windows,
 };
-use crate::postgres::check::dumps_and_disk;
+use crate::postgres::check::UpkeepReader;
 use crate::postgres::cluster::Cluster;
-use crate::postgres::dump::newest::NewestDumps;
 use crate::postgres::index::update::{ListScope, list};
 use crate::postgres::index::{Index, IndexVersion, on_index};
 use crate::postgres::load::{KeptBackups, LoadedBackups, LoadedHistories, facts, load_idle};
@@ -106,7 +105,7 @@ pub struct FactsReader {
     durations: Durations,
     known: watch::Sender<RepositoryFacts>,
     backups: KeptBackups,
-    dumps: NewestDumps,
+    upkeep: UpkeepReader,
     /// Where the repository lies, unless it is a bucket.
     folder: Option<PathBuf>,
     /// When the dumps and the file system were looked at.
@@ -128,7 +127,7 @@ impl FactsReader {
         durations: Durations,
     ) -> (Self, watch::Receiver<RepositoryFacts>) {
         let (known, receiver) = watch::channel(RepositoryFacts::default());
-        let (backups, dumps) = (KeptBackups::new(&cluster), NewestDumps::new(&cluster));
+        let (backups, upkeep) = (KeptBackups::new(&cluster), UpkeepReader::new(&cluster));
         (
             Self {
                 cluster,
@@ -138,7 +137,7 @@ impl FactsReader {
                 durations,
                 known,
                 backups,
-                dumps,
+                upkeep,
                 folder,
                 upkeep_at: None,
                 stored: None,
@@ -233,7 +232,7 @@ impl FactsReader {
             return;
         }
         let (cluster, folder) = (&self.cluster, self.folder.as_deref());
-        let upkeep = dumps_and_disk(&mut self.dumps, cluster, folder, UPKEEP_PATIENCE).await;
+        let upkeep = self.upkeep.look(cluster, folder, UPKEEP_PATIENCE).await;
         self.upkeep_at = upkeep.dumps_unknown.is_none().then(Instant::now);
         self.known.send_modify(|known| known.upkeep = upkeep.into());
     }

@@ -5,12 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use chrono::{DateTime, Utc};
+use futures_util::{StreamExt, stream};
 
 use super::format::parse;
 use super::keys::JobKeys;
-use super::record::{RunId, RunRecord};
+use super::record::{RunId, RunRecord, RunState};
 use crate::error::{one_line, with_hint};
 use crate::storage::{FEW_LINES, ListEntry, Pages, PutMode, PutOutcome, Storage, get_all};
+
+/// Records that are read at once.
+const READERS: usize = 16;
 
 /// The records of a cluster's jobs.
 #[derive(Debug, Clone)]
@@ -78,6 +83,27 @@ impl History {
             }
         }
         Ok(records)
+    }
+
+    /// How the runs since a moment ended. `known` is what was read before. One that cannot be read is left out.
+    pub async fn ends(
+        &self,
+        known: &mut BTreeMap<RunId, Option<RunState>>,
+        since: DateTime<Utc>,
+    ) -> anyhow::Result<()> {
+        let since = RunId::from(since);
+        let runs = self.runs(Some(since.to_string())).await?;
+        known.retain(|id, _| runs.contains_key(id));
+        let new = runs.iter().filter(|(id, _)| !known.contains_key(*id));
+        let reads: Vec<_> = new
+            .map(|(id, job)| async move {
+                let record = self.read(job, id).await.ok().flatten();
+                (id.clone(), record.map(|record| record.state))
+            })
+            .collect();
+        let read: Vec<_> = stream::iter(reads).buffered(READERS).collect().await;
+        known.extend(read);
+        Ok(())
     }
 
     /// Removes what is older than `age` before a record, by the store's clock.

@@ -6,18 +6,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::watch;
 use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use crate::error::one_line;
-use crate::health::ScheduledJob;
+use crate::health::{RunCount, ScheduledJob};
 use crate::jobs::child::Launch;
 use crate::jobs::decide::Due;
 use crate::jobs::lease::Watch;
 use crate::jobs::perform::perform;
-use crate::jobs::record::{RunId, RunRecord};
+use crate::jobs::record::{RunId, RunRecord, RunState};
 use crate::jobs::runs::{Runs, Turn, Wanted};
 use crate::jobs::status::JobStatus;
 use crate::jobs::{Job, Lane};
@@ -50,6 +50,8 @@ pub struct JobsSnapshot {
     pub jobs: Arc<[JobStatus]>,
     /// Runs that have ended, the newest first.
     pub recent: Arc<[RunRecord]>,
+    /// How runs ended in 30 days.
+    pub runs: RunCount,
     /// Why they could not be looked at.
     pub failed: Option<String>,
     pub looked_at: Option<DateTime<Utc>>,
@@ -72,6 +74,22 @@ pub fn scheduled(jobs: &[JobStatus]) -> Vec<ScheduledJob> {
     judged.collect()
 }
 
+/// How long back runs are counted.
+pub const COUNTED: TimeDelta = TimeDelta::days(30);
+
+/// How many succeeded, and how many failed.
+pub fn counted<'a>(ends: impl IntoIterator<Item = &'a RunState>) -> RunCount {
+    let mut count = RunCount::default();
+    for end in ends {
+        match end {
+            RunState::Succeeded => count.succeeded += 1,
+            RunState::Failed | RunState::TimedOut | RunState::Interrupted => count.failed += 1,
+            RunState::Cancelled | RunState::Stopped => (),
+        }
+    }
+    count
+}
+
 /// A job, and what is known of it.
 struct Attended {
     job: Arc<Job>,
@@ -91,6 +109,8 @@ pub struct JobsOwner {
     options: JobsOptions,
     attended: Vec<Attended>,
     recent: BTreeMap<RunId, RunRecord>,
+    /// How the runs of 30 days ended.
+    ends: BTreeMap<RunId, Option<RunState>>,
     running: JoinSet<anyhow::Result<RunRecord>>,
     told: watch::Sender<JobsSnapshot>,
     stop: watch::Receiver<bool>,
@@ -115,6 +135,7 @@ impl JobsOwner {
         let owner = Self {
             attended: options.jobs.iter().map(attend).collect(),
             recent: BTreeMap::new(),
+            ends: BTreeMap::new(),
             running: JoinSet::new(),
             options,
             told,
@@ -283,7 +304,8 @@ impl JobsOwner {
     /// Reads records that are new.
     async fn read_recent(&mut self) {
         let history = &self.options.runs.history;
-        let known = &mut self.recent;
+        let counted_since = self.options.runs.leases.clock.wall() - COUNTED;
+        let (known, ends) = (&mut self.recent, &mut self.ends);
         let read = async {
             let since = known.keys().next().map(ToString::to_string);
             let all = history.runs(since).await?;
@@ -294,7 +316,7 @@ impl JobsOwner {
                     known.insert(id.clone(), record);
                 }
             }
-            anyhow::Ok(())
+            history.ends(ends, counted_since).await
         };
         if let Err(error) = read.await {
             tracing::debug!("the records of jobs cannot be read: {}", one_line(&error));
@@ -316,6 +338,7 @@ impl JobsOwner {
                 .filter_map(|one| one.status.clone())
                 .collect(),
             recent: self.recent.values().rev().cloned().collect(),
+            runs: counted(self.ends.values().flatten()),
             failed,
             looked_at: Some(self.options.runs.leases.clock.wall()),
         });
@@ -331,8 +354,6 @@ fn until(due: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Duration {
 #[cfg(test)]
 mod tests {
     use std::sync::OnceLock;
-
-    use chrono::TimeDelta;
 
     use super::*;
     use crate::jobs::clock::{Boot, Clock, MachineClock};

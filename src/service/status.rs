@@ -99,6 +99,7 @@ impl Archiving {
             time,
             waiting: waiting_files(&self.backlogs),
             waiting_since: waiting_since(&self.backlogs),
+            fails_since: self.failed.count.last_at.filter(|_| self.resting),
         }
     }
 }

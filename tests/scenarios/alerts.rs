@@ -406,3 +406,57 @@ fn a_restart_repeats_nothing_and_two_services_tell_once() {
     walden.ok(["alert", "silence", "JobFailed/dump", "--end"]);
     walden.refused(2, ["alert", "silence", "JobFialed", "--for", "2h"]);
 }
+
+#[test]
+fn sizes_and_what_was_proven_are_judged_and_told() {
+    let scratch = Scratch::new("alert-rules");
+    let noted = scratch.folder("noted").join("note");
+    let note = noted.display();
+    let channels = format!(
+        "[[command]]\nname = \"note\"\ncommand = [\"sh\", \"-c\", \"cat >>'{note}'; echo >>'{note}'\"]\n"
+    );
+    let mut cluster = Cluster::builder(Major::newest())
+        .segment_mib(1)
+        .start(&scratch);
+    let walden = walden_with(&scratch, &cluster, &channels);
+    register(&mut cluster, &walden);
+    let told = |status: &str, alert: &str| {
+        let text = fs::read_to_string(&noted).unwrap_or_default();
+        let bodies: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        says(&bodies, status, alert)
+    };
+    for _ in 0..3 {
+        take_backup(&walden);
+    }
+    walden.ok(["repo", "verify"]);
+    walden.run(["alert", "check"]);
+    assert!(!told("firing", "BackupSize") && !told("firing", "VerificationFailed"));
+    let nagios = walden.run(["status", "--nagios"]);
+    assert!(
+        nagios.stdout.starts_with("WALDEN ") && nagios.stdout.contains("| rpo="),
+        "{nagios:?}"
+    );
+
+    cluster.sql("create table much as select repeat('x', 900) from generate_series(1, 20000)");
+    take_backup(&walden);
+    let object = walden.segment_object(&cluster.archive_now());
+    let whole = fs::read(&object).expect("a segment");
+    let mut damaged = whole.clone();
+    let last = damaged.len() - 1;
+    damaged[last] ^= 1;
+    fs::write(&object, damaged).expect("damage it");
+    assert_eq!(walden.run(["repo", "verify"]).code, Some(3));
+    assert_eq!(walden.run(["alert", "check"]).code, Some(2));
+    assert!(told("firing", "BackupSize") && told("firing", "VerificationFailed"));
+
+    fs::write(&object, whole).expect("mend it");
+    walden.ok(["repo", "verify"]);
+    cluster.sql("drop table much");
+    cluster.sql("checkpoint");
+    take_backup(&walden);
+    walden.run(["alert", "check"]);
+    assert!(told("resolved", "VerificationFailed") && told("resolved", "BackupSize"));
+}

@@ -8,16 +8,19 @@ mod list;
 mod run;
 mod show;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::sync::Arc;
 
 use anyhow::anyhow;
+use chrono::Utc;
 use clap::Subcommand;
 
 use super::exit::wrong_usage;
 use super::{Context, Exit};
 use crate::config::{Settings, SettingsSource};
 use crate::error::with_hint;
+use crate::health::SeenJobs;
 use crate::jobs::Job;
 use crate::jobs::child::Launch;
 use crate::jobs::clock::MachineClock;
@@ -27,7 +30,7 @@ use crate::jobs::runs::Runs;
 use crate::jobs::status::JobStatus;
 use crate::postgres::check::LookAtJobs;
 use crate::postgres::cluster::Cluster;
-use crate::service::jobs::scheduled;
+use crate::service::jobs::{COUNTED, counted, scheduled};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -92,7 +95,13 @@ pub fn look(settings: &Settings) -> LookAtJobs {
     let settings = Arc::new(settings.clone());
     Box::new(move |cluster| {
         let settings = settings.clone();
-        Box::pin(async move { Ok(scheduled(&statuses(&settings, &cluster).await?)) })
+        Box::pin(async move {
+            let jobs = scheduled(&statuses(&settings, &cluster).await?);
+            let (history, mut ends) = (runs_of(&settings, &cluster).history, BTreeMap::new());
+            history.ends(&mut ends, Utc::now() - COUNTED).await?;
+            let runs = counted(ends.values().flatten());
+            Ok(SeenJobs { jobs, runs })
+        })
     })
 }
 

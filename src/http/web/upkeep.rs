@@ -173,6 +173,7 @@ mod tests {
             kind: DumpKind::Full,
             time: DateTime::UNIX_EPOCH,
             bytes: 7,
+            earlier: Vec::new(),
         });
         upkeep.jobs[0].failures = 3;
         let dump = ("Last dump", Level::Good, "3.0 h ago".to_string());

@@ -45,7 +45,7 @@ pub use configuration::unreadable as unreadable_configuration;
 pub use location::{ServerFolder, ServerFolders, refuse_inside};
 use space::disk_use;
 pub use store::refuse_unsafe;
-pub use upkeep::{LookAtJobs, dumps_and_disk, upkeep};
+pub use upkeep::{LookAtJobs, UpkeepReader, upkeep};
 pub use verdict::{Check, CheckError, CheckStatus, Verdict, overall};
 
 use archiver::Archiver;

@@ -460,7 +460,7 @@ mod tests {
         let request = CheckRequest {
             settings: &settings,
             storage,
-            jobs: Box::new(|_| Box::pin(async { Ok(Vec::new()) })),
+            jobs: Box::new(|_| Box::pin(async { Ok(Default::default()) })),
             checks,
             probe: true,
             timeout,

@@ -4,14 +4,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, timeout};
 
 use super::{Check, CheckRequest, Verdict, disk_use, open_cluster};
 use crate::config::Settings;
 use crate::error::one_line;
-use crate::health::{HealthReason, ScheduledJob, Subject, Upkeep, words};
+use crate::evidence::record::{Act, Evidence, Verdict as EvidenceVerdict};
+use crate::evidence::{Journal, RecentActs};
+use crate::health::{ActEnd, ActKind, HealthReason, SeenAct, SeenJobs, Subject, Upkeep, words};
 use crate::plain::counted;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::dump::newest::NewestDumps;
@@ -19,11 +21,11 @@ use crate::repo::Repository;
 use crate::storage::until;
 
 /// The checks of this file.
-pub(super) const CHECKS: &[Check] = &[Check::Dump, Check::Jobs];
+pub(super) const CHECKS: &[Check] = &[Check::Dump, Check::Jobs, Check::Proof];
 
 /// How the scheduled jobs of a cluster stand. Who asks knows what they are.
 pub type LookAtJobs =
-    Box<dyn Fn(Cluster) -> BoxFuture<'static, anyhow::Result<Vec<ScheduledJob>>> + Send + Sync>;
+    Box<dyn Fn(Cluster) -> BoxFuture<'static, anyhow::Result<SeenJobs>> + Send + Sync>;
 
 /// Reads all that is judged beside what is archived, each for so long at most.
 pub async fn upkeep(
@@ -32,45 +34,94 @@ pub async fn upkeep(
     jobs: &LookAtJobs,
     patience: Duration,
 ) -> Upkeep {
-    let (mut dumps, folder) = (NewestDumps::new(cluster), settings.repository.url.folder());
-    let (upkeep, (jobs, jobs_unknown)) = tokio::join!(
-        dumps_and_disk(&mut dumps, cluster, folder, patience),
+    let (mut reader, folder) = (UpkeepReader::new(cluster), settings.repository.url.folder());
+    let (upkeep, (SeenJobs { jobs, runs }, jobs_unknown)) = tokio::join!(
+        reader.look(cluster, folder, patience),
         found_out(jobs(cluster.clone()), patience),
     );
     Upkeep {
         jobs,
+        runs,
         jobs_unknown,
         ..upkeep
     }
 }
 
-/// The same without the jobs. `dumps` is what was seen of them before, and `folder` where the repository lies, unless it
-/// is a bucket.
-pub async fn dumps_and_disk(
-    dumps: &mut NewestDumps,
-    cluster: &Cluster,
-    folder: Option<&Path>,
-    patience: Duration,
-) -> Upkeep {
-    let at = Utc::now();
-    let disk = async {
-        match folder {
-            Some(folder) => disk_use(folder).await.map(Some),
-            None => Ok(None),
+/// Reads the same without the jobs, again and again: what was seen before is not read anew.
+#[derive(Debug)]
+pub struct UpkeepReader {
+    dumps: NewestDumps,
+    acts: RecentActs,
+}
+
+impl UpkeepReader {
+    /// Nothing was seen yet.
+    pub fn new(cluster: &Cluster) -> Self {
+        Self {
+            dumps: NewestDumps::new(cluster),
+            acts: RecentActs::default(),
         }
-    };
-    let ((dumps, dumps_unknown), (disk, disk_unknown)) = tokio::join!(
-        found_out(dumps.refresh(cluster), patience),
-        found_out(disk, patience),
-    );
-    Upkeep {
-        dumps,
-        dumps_at: dumps_unknown.is_none().then_some(at),
-        dumps_unknown,
-        disk,
-        disk_unknown,
-        ..Upkeep::default()
     }
+
+    /// Looks; `folder` is where the repository lies, unless it is a bucket.
+    pub async fn look(
+        &mut self,
+        cluster: &Cluster,
+        folder: Option<&Path>,
+        patience: Duration,
+    ) -> Upkeep {
+        let at = Utc::now();
+        let disk = async {
+            match folder {
+                Some(folder) => disk_use(folder).await.map(Some),
+                None => Ok(None),
+            }
+        };
+        let journal = Journal {
+            storage: cluster.repository.shared_storage(),
+            folder: cluster.layout.evidence_folder(),
+        };
+        let acts = async { Ok(seen_acts(&self.acts.refresh(&journal).await?)) };
+        let ((dumps, dumps_unknown), (disk, disk_unknown), (acts, acts_unknown)) = tokio::join!(
+            found_out(self.dumps.refresh(cluster), patience),
+            found_out(disk, patience),
+            found_out(acts, patience),
+        );
+        Upkeep {
+            knows_acts: acts_unknown.is_none(),
+            acts,
+            acts_unknown,
+            dumps,
+            dumps_at: dumps_unknown.is_none().then_some(at),
+            dumps_unknown,
+            disk,
+            disk_unknown,
+            ..Upkeep::default()
+        }
+    }
+}
+
+fn seen_acts(acts: &[&Evidence]) -> Vec<SeenAct> {
+    let seen = |evidence: &&Evidence| SeenAct {
+        kind: match evidence.act {
+            Act::Drill => ActKind::Drill,
+            Act::Restore | Act::DumpRestore | Act::TableRecovery => ActKind::Restore,
+            Act::Verification => ActKind::Verification,
+            _ => ActKind::Other,
+        },
+        ended: evidence.ended,
+        end: match evidence.verdict {
+            EvidenceVerdict::Passed => ActEnd::Passed,
+            EvidenceVerdict::Failed => ActEnd::Failed,
+            EvidenceVerdict::CouldNotRun => ActEnd::CouldNotRun,
+        },
+        why: evidence.reason.clone(),
+        took: match evidence.rto_seconds {
+            Some(seconds) => TimeDelta::milliseconds((seconds * 1000.0) as i64),
+            None => evidence.ended - evidence.began,
+        },
+    };
+    acts.iter().map(seen).collect()
 }
 
 /// What was found out, and why it was not: one that fails must not hide the others.
@@ -100,7 +151,11 @@ pub(super) async fn check(
             let (settings, look) = (request.settings, &request.jobs);
             let upkeep = upkeep(settings, &cluster, look, request.timeout).await;
             let reasons = upkeep.judge(&request.settings.health, Utc::now());
-            vec![dump(&upkeep, &reasons), jobs(&upkeep, &reasons)]
+            vec![
+                dump(&upkeep, &reasons),
+                jobs(&upkeep, &reasons),
+                proof(&upkeep, &reasons),
+            ]
         }
         Err(error) => told(&|check| Verdict {
             hint: error.hint.clone(),
@@ -139,6 +194,25 @@ fn jobs(upkeep: &Upkeep, reasons: &[HealthReason]) -> Verdict {
         &reasons,
         format!("{} scheduled, none failed last", counted(count, "job")),
     )
+}
+
+fn proof(upkeep: &Upkeep, reasons: &[HealthReason]) -> Verdict {
+    let reasons = about(reasons, Subject::Proof);
+    let proven = |act: &&SeenAct| act.end == ActEnd::Passed && act.kind != ActKind::Other;
+    let newest = upkeep
+        .acts
+        .iter()
+        .filter(proven)
+        .max_by_key(|act| act.ended);
+    match newest {
+        None if reasons.is_empty() => Check::Proof.skipped("nothing was restored or verified yet"),
+        newest => {
+            let age = newest
+                .map(|act| words(Utc::now() - act.ended))
+                .unwrap_or_default();
+            Check::Proof.judged(&reasons, format!("the last that passed is {age} old"))
+        }
+    }
 }
 
 #[cfg(test)]

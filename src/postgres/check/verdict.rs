@@ -37,6 +37,7 @@ pub enum Check {
     Archiver,
     Dump,
     Jobs,
+    Proof,
     Backup,
     Recovery,
     Rpo,
@@ -174,6 +175,11 @@ impl Check {
             Self::Jobs,
             "jobs",
             "Does what is scheduled run, and succeed?",
+        ),
+        (
+            Self::Proof,
+            "proof",
+            "Did restores and verifications pass lately?",
         ),
         (
             Self::Backup,

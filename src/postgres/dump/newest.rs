@@ -6,7 +6,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::manifest;
 use crate::error::find;
-use crate::health::NewestDump;
+use crate::health::{NewestDump, SIZES};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{DumpId, DumpKind, DumpObject, ObjectKind};
 use crate::repo::is_unusable;
@@ -23,6 +23,8 @@ pub struct NewestDumps {
     dumps: BTreeMap<String, Watched>,
     /// What was told last.
     known: BTreeMap<DumpId, NewestDump>,
+    /// Bytes of those before them; `None`: it cannot be read.
+    sizes: BTreeMap<DumpId, Option<u64>>,
 }
 
 impl NewestDumps {
@@ -32,6 +34,7 @@ impl NewestDumps {
             databases: Watched::new(cluster.layout.dumps_folder()),
             dumps: BTreeMap::new(),
             known: BTreeMap::new(),
+            sizes: BTreeMap::new(),
         }
     }
 
@@ -57,14 +60,41 @@ impl NewestDumps {
         let polls = stream::iter(polls).buffer_unordered(AT_ONCE);
         polls.try_collect::<Vec<_>>().await?;
         let by_kind = self.by_kind(cluster);
-        let by_kind = by_kind.values();
         let reads: Vec<_> = by_kind
+            .values()
             .map(|dumps| self.first_readable(cluster, dumps))
             .collect();
         let reads = stream::iter(reads).buffer_unordered(AT_ONCE);
         let newest: Vec<_> = reads.try_collect().await?;
         self.known = newest.into_iter().flatten().collect();
+        let series: Vec<_> = by_kind.values().map(Vec::as_slice).collect();
+        self.add_sizes(cluster, &series).await;
         Ok(self.known.values().cloned().collect())
+    }
+
+    /// Says how large those before the newest were. `series`: the newest of each first.
+    async fn add_sizes(&mut self, cluster: &Cluster, series: &[&[DumpId]]) {
+        let mut sizes = BTreeMap::new();
+        for ids in series {
+            let newest = ids.iter().position(|id| self.known.contains_key(id));
+            let earlier = newest.map_or(&[][..], |newest| &ids[newest + 1..]);
+            let earlier = &earlier[..earlier.len().min(SIZES)];
+            let size = async |id: &DumpId| match self.sizes.get(id) {
+                Some(size) => (id.clone(), *size),
+                // How large it was is only a hint.
+                None => {
+                    let read = manifest::read(cluster, id).await.ok().flatten();
+                    (id.clone(), read.map(|manifest| manifest.size()))
+                }
+            };
+            let reads: Vec<_> = earlier.iter().map(size).collect();
+            let read: Vec<_> = stream::iter(reads).buffered(AT_ONCE).collect().await;
+            if let Some(dump) = newest.and_then(|newest| self.known.get_mut(&ids[newest])) {
+                dump.earlier = read.iter().filter_map(|(_, size)| *size).collect();
+            }
+            sizes.extend(read);
+        }
+        self.sizes = sizes;
     }
 
     /// Complete dumps of all tables by database and kind, the newest first.
@@ -106,6 +136,7 @@ impl NewestDumps {
                         kind: id.kind(),
                         time: manifest.snapshot.time,
                         bytes: manifest.size(),
+                        earlier: Vec::new(),
                     };
                     return Ok(Some((id.clone(), newest)));
                 }

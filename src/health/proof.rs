@@ -1,0 +1,207 @@
+//! Judges what was proven: by drills, restores and verifications that left a record.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{HealthReason, Rule, words};
+use crate::config::Health as Limits;
+
+/// What was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActKind {
+    Drill,
+    Restore,
+    Verification,
+    Other,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActEnd {
+    Passed,
+    Failed,
+    CouldNotRun,
+}
+
+/// Something that was done, by its record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenAct {
+    pub kind: ActKind,
+    pub ended: DateTime<Utc>,
+    pub end: ActEnd,
+    /// Why, unless it passed.
+    pub why: String,
+    /// Of a drill or restore: how long it took.
+    pub took: TimeDelta,
+}
+
+/// What is not good about what was done, in any order.
+pub fn judge(acts: &[SeenAct], limits: &Limits, now: DateTime<Utc>) -> Vec<HealthReason> {
+    let of = |kind: ActKind| {
+        let of_kind = acts.iter().filter(move |act| act.kind == kind);
+        of_kind.max_by_key(|act| act.ended)
+    };
+    let mut reasons = Vec::new();
+    let drill = of(ActKind::Drill);
+    for (act, name, rules, next) in [
+        (
+            drill,
+            "drill",
+            [Rule::DrillFailed, Rule::DrillCouldNotRun],
+            "`walden evidence list --act drill` shows it; mend it, then `walden drill run`",
+        ),
+        (
+            of(ActKind::Verification),
+            "verification",
+            [Rule::VerificationFailed; 2],
+            "look with `walden repo verify`, and repair from a copy",
+        ),
+    ] {
+        let Some(act) = act else { continue };
+        let (rule, how) = match act.end {
+            ActEnd::Passed => continue,
+            ActEnd::Failed => (rules[0], "failed"),
+            ActEnd::CouldNotRun => (rules[1], "could not run"),
+        };
+        let why = act.why.lines().next().unwrap_or_default();
+        reasons.push(HealthReason::new(
+            rule,
+            format!("the last {name} {how}: {why}"),
+            next,
+        ));
+    }
+    let passed = acts.iter().filter(|act| act.end == ActEnd::Passed);
+    let drilled = passed.clone().filter(|act| act.kind == ActKind::Drill);
+    let ages = [
+        (
+            limits.drill_age,
+            drilled.map(|act| act.ended).max(),
+            Rule::DrillOld,
+            "drill that passed",
+            "run one: `walden drill run`",
+        ),
+        (
+            limits.evidence_age,
+            acts.iter().map(|act| act.ended).max(),
+            Rule::EvidenceOld,
+            "record of anything that was proven",
+            "run a drill or `walden repo verify`",
+        ),
+    ];
+    reasons.extend(
+        ages.into_iter()
+            .filter_map(|(limit, last, rule, what, next)| {
+                too_old(limit?, last, now)
+                    .map(|age| HealthReason::new(rule, format!("{age} {what}"), next))
+            }),
+    );
+    let restored = passed.filter(|act| matches!(act.kind, ActKind::Restore | ActKind::Drill));
+    let slow = restored
+        .max_by_key(|act| act.ended)
+        .zip(limits.restore_time);
+    if let Some((act, limit)) =
+        slow.filter(|(act, limit)| act.took.to_std().is_ok_and(|took| took > *limit))
+    {
+        let limit = TimeDelta::from_std(limit).unwrap_or_default();
+        let what = format!(
+            "the last restore took {}; health.restore_time is {}",
+            words(act.took),
+            words(limit)
+        );
+        let next = "look where the time goes: `walden evidence show`";
+        reasons.push(HealthReason::new(Rule::RestoreSlow, what, next));
+    }
+    reasons
+}
+
+/// In words, if it is.
+fn too_old(limit: Duration, last: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Option<String> {
+    match last {
+        None => Some("there is no".into()),
+        Some(last) => {
+            let is_old = (now - last).to_std().is_ok_and(|age| age > limit);
+            is_old.then(|| format!("for {} there was no", words(now - last)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::testing::health_limits;
+
+    fn act(kind: ActKind, days: i64, end: ActEnd) -> SeenAct {
+        SeenAct {
+            kind,
+            ended: DateTime::UNIX_EPOCH + TimeDelta::days(days),
+            end,
+            why: "a page is damaged".into(),
+            took: TimeDelta::minutes(days),
+        }
+    }
+
+    fn rules(acts: &[SeenAct], limits: &Limits) -> Vec<Rule> {
+        let now = DateTime::UNIX_EPOCH + TimeDelta::days(100);
+        let reasons = judge(acts, limits, now);
+        reasons.iter().map(|reason| reason.rule).collect()
+    }
+
+    #[test]
+    fn the_last_of_a_kind_counts() {
+        use ActEnd::{CouldNotRun, Failed, Passed};
+        use ActKind::{Drill, Restore, Verification};
+        let judged = |acts: &[SeenAct]| rules(acts, &health_limits());
+        assert_eq!(judged(&[]), []);
+        let failed = act(Drill, 90, Failed);
+        assert_eq!(judged(std::slice::from_ref(&failed)), [Rule::DrillFailed]);
+        assert_eq!(judged(&[act(Drill, 91, Passed), failed.clone()]), []);
+        assert_eq!(
+            judged(&[failed, act(Drill, 91, CouldNotRun)]),
+            [Rule::DrillCouldNotRun]
+        );
+        assert_eq!(
+            judged(&[act(Verification, 1, Failed)]),
+            [Rule::VerificationFailed]
+        );
+        assert_eq!(
+            judged(&[act(Verification, 1, Failed), act(Verification, 2, Passed)]),
+            []
+        );
+        assert_eq!(
+            judged(&[act(Restore, 90, Failed)]),
+            [],
+            "whoever restored was told"
+        );
+    }
+
+    #[test]
+    fn what_was_promised_is_asked_for() {
+        use ActEnd::{Failed, Passed};
+        let days = |days: u64| Some(Duration::from_secs(days * 86_400));
+        let limits = Limits {
+            drill_age: days(7),
+            evidence_age: days(30),
+            restore_time: Some(Duration::from_secs(3600)),
+            ..health_limits()
+        };
+        assert_eq!(rules(&[], &limits), [Rule::DrillOld, Rule::EvidenceOld]);
+        let restored = |days| act(ActKind::Restore, days, Passed);
+        assert_eq!(
+            rules(&[restored(60)], &limits),
+            [Rule::DrillOld, Rule::EvidenceOld]
+        );
+        assert_eq!(
+            rules(&[restored(99)], &limits),
+            [Rule::DrillOld, Rule::RestoreSlow]
+        );
+        let drill = act(ActKind::Drill, 93, Passed);
+        assert_eq!(
+            rules(std::slice::from_ref(&drill), &limits),
+            [Rule::RestoreSlow]
+        );
+        let failed = act(ActKind::Drill, 99, Failed);
+        let told = rules(&[act(ActKind::Drill, 92, Passed), failed], &limits);
+        assert_eq!(told, [Rule::DrillFailed, Rule::DrillOld, Rule::RestoreSlow]);
+    }
+}
