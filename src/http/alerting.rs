@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::app::App;
 use crate::alerts::Evaluator;
@@ -16,6 +16,9 @@ use crate::service::status::waiting_files;
 
 /// How often in a row the repository may not answer: a look comes each minute as a rule.
 const FAILURES: u32 = 2;
+
+/// How long people are told what they are being told when the service stops.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Who looks, and how often.
 #[derive(Debug)]
@@ -31,17 +34,22 @@ impl Alerting {
         app: Arc<App>,
         mut stopped: watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
-        let work = async {
-            let mut failures = 0;
-            loop {
-                let next = Instant::now() + self.interval;
-                self.look(&app, &mut failures).await;
-                sleep_until(next).await;
+        let (mut failures, mut late) = (0, stopped.clone());
+        loop {
+            let next = Instant::now() + self.interval;
+            // Given up in the midst of telling, it would keep others from it for a while.
+            let too_late = async {
+                drop(late.wait_for(|stopped| *stopped).await);
+                sleep(GRACE).await;
+            };
+            tokio::select! {
+                () = self.look(&app, &mut failures) => (),
+                () = too_late => return Ok(()),
             }
-        };
-        tokio::select! {
-            () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => Ok(()),
-            () = work => Ok(()),
+            tokio::select! {
+                () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => return Ok(()),
+                () = sleep_until(next) => (),
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use crate::harness::{
 use crate::restore::{register, take_backup};
 
 /// Nothing can be restored from the first WAL on; nobody waits.
-const SETTINGS: &str = "health.first_backup = \"1s\"\nalerts.interval = \"1s\"\nalerts.hold = \"0s\"\nalerts.timeout = \"2s\"";
+const SETTINGS: &str = "health.first_backup = \"1s\"\nalerts.interval = \"1s\"\nalerts.hold = \"0s\"\nalerts.timeout = \"2s\"\nhttp.refresh_interval = \"1s\"";
 
 /// A file that only the server's user reads.
 fn secret(scratch: &Scratch, name: &str, text: &str) -> String {
@@ -382,7 +382,7 @@ fn a_restart_repeats_nothing_and_two_services_tell_once() {
         scratch.write("second.toml", &text),
         walden.repository.clone(),
     );
-    walden.serve().kill9();
+    walden.serve().stop();
     let (one, two) = (walden.serve(), second.serve());
     run_as_server("sleep", ["3"]);
     assert_eq!(told("firing"), 1, "{:?}", receiver.bodies("/hook"));
