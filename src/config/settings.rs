@@ -311,7 +311,7 @@ settings! {
         drill_age: Option<Duration> = LIMIT, Unset("35d");
         /// How long the last restore or drill may have taken.
         restore_time: Option<Duration> = LIMIT, Unset("1h");
-        /// How old the newest record of a drill, restore, verification or deletion may be.
+        /// How old the newest record of a drill, restore or verification may be.
         evidence_age: Option<Duration> = LIMIT, Unset("35d");
     }
 

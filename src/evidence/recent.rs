@@ -56,12 +56,14 @@ mod tests {
         let journal = Journal {
             storage: storage.clone(),
             folder: "main/evidence/".into(),
+            repository: "0123456789abcdef".into(),
         };
         let (user, host) = ("a".to_string(), "db1".to_string());
         let who = Who {
             user,
             host,
             token: None,
+            settings: None,
         };
         let mut recent = RecentActs::default();
         assert!(recent.refresh(&journal).await.unwrap().is_empty());

@@ -72,6 +72,8 @@ pub fn judge(acts: &[SeenAct], limits: &Limits, now: DateTime<Utc>) -> Vec<Healt
         ));
     }
     let passed = acts.iter().filter(|act| act.end == ActEnd::Passed);
+    // Changed settings prove nothing.
+    let proofs = acts.iter().filter(|act| act.kind != ActKind::Other);
     let drilled = passed.clone().filter(|act| act.kind == ActKind::Drill);
     let ages = [
         (
@@ -83,7 +85,7 @@ pub fn judge(acts: &[SeenAct], limits: &Limits, now: DateTime<Utc>) -> Vec<Healt
         ),
         (
             limits.evidence_age,
-            acts.iter().map(|act| act.ended).max(),
+            proofs.map(|act| act.ended).max(),
             Rule::EvidenceOld,
             "record of anything that was proven",
             "run a drill or `walden repo verify`",

@@ -125,7 +125,7 @@ rules! {
     VerificationFailed: Proof, Critical;
     /// The last restore or drill took longer than health.restore_time.
     RestoreSlow: Proof, Warning;
-    /// The newest record of what was done is older than health.evidence_age.
+    /// The newest record of a drill, restore or verification is older than health.evidence_age.
     EvidenceOld: Proof, Warning;
     /// What was proven is not known: its records cannot be read.
     ProofUnknown: Proof, Unknown;

@@ -11,8 +11,8 @@ use tokio::time::{Instant, timeout};
 use super::{Check, CheckRequest, Verdict, disk_use, open_cluster};
 use crate::config::Settings;
 use crate::error::one_line;
+use crate::evidence::RecentActs;
 use crate::evidence::record::{Act, Evidence, Verdict as EvidenceVerdict};
-use crate::evidence::{Journal, RecentActs};
 use crate::health::{ActEnd, ActKind, HealthReason, SeenAct, SeenJobs, Subject, Upkeep, words};
 use crate::plain::counted;
 use crate::postgres::cluster::Cluster;
@@ -77,10 +77,7 @@ impl UpkeepReader {
                 None => Ok(None),
             }
         };
-        let journal = Journal {
-            storage: cluster.repository.shared_storage(),
-            folder: cluster.layout.evidence_folder(),
-        };
+        let journal = cluster.journal();
         let acts = async { Ok(seen_acts(&self.acts.refresh(&journal).await?)) };
         let ((dumps, dumps_unknown), (disk, disk_unknown), (acts, acts_unknown)) = tokio::join!(
             found_out(self.dumps.refresh(cluster), patience),
