@@ -15,8 +15,12 @@ use crate::error::{Hint, find, with_hint};
 use crate::evidence::record::Verdict;
 use crate::plain::counted;
 use crate::postgres::catalog::Unreachable;
+use crate::postgres::cluster::Cluster;
 use crate::postgres::drill::target::DrillTarget;
-use crate::postgres::drill::{Assert, DrillOptions, DrillReport, parse_asserts, run as drill};
+use crate::postgres::drill::{
+    Assert, DrillOptions, DrillReport, DumpDrill, parse_asserts, run as drill, run_dump,
+};
+use crate::postgres::replication::ConnInfo;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -35,7 +39,16 @@ enum DrillVerb {
 
 #[derive(Debug, clap::Args)]
 struct RunArgs {
-    /// The moment: latest, random, or a time in the form of `walden restore --time`.
+    /// Restore a base backup and WAL; this is the default.
+    #[arg(long)]
+    physical: bool,
+    /// Restore a dump into a server that is made for it.
+    #[arg(long, conflicts_with = "physical")]
+    dump: bool,
+    /// The database whose dump is restored; else the one of `postgresql.dsn`.
+    #[arg(long, value_name = "DATABASE", requires = "dump")]
+    database: Option<String>,
+    /// The moment: latest, random, or a time in the form of `walden restore --time`. Of dumps: latest or random.
     #[arg(long, default_value = "latest", value_name = "WHEN")]
     at: String,
     /// Leave the restored cluster there, stopped, and say where.
@@ -47,6 +60,31 @@ struct RunArgs {
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     let DrillVerb::Run(args) = args.verb;
     refuse_root()?;
+    let (cluster, done) = match args.dump {
+        true => of_dump(context, &args).await?,
+        false => physical(context, &args).await?,
+    };
+    let report = match done {
+        Ok(report) => report,
+        Err(refused) => return refusal_of(context, &refused),
+    };
+    let evidence = report.evidence(Utc::now());
+    keep(&context.settings, &cluster, evidence).await;
+    match context.format {
+        Format::Json => print_json(&report)?,
+        Format::Table => print_text(&in_words(&report))?,
+    }
+    Ok(match report.verdict {
+        Verdict::Passed => Exit::Success,
+        Verdict::Failed => Exit::Unsound,
+        Verdict::CouldNotRun => Exit::Failed,
+    })
+}
+
+/// The cluster, and how a drill of it ended.
+type Drilled = (Cluster, anyhow::Result<DrillReport>);
+
+async fn physical(context: &Context, args: &RunArgs) -> anyhow::Result<Drilled> {
     let target = match args.at.as_str() {
         "latest" => DrillTarget::Latest,
         "random" => DrillTarget::Random(getrandom::u64()?),
@@ -58,31 +96,45 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
         keep: args.keep,
     };
     let planner = planning::open(context, true).await?;
-    let report = match drill(&context.settings, &planner, &options, asked_to_end()).await {
-        Ok(report) => report,
-        Err(refused) => {
-            return match find::<Unreachable>(&refused) {
-                Some(unreachable) => refusal(context.format, unreachable, &|arguments| {
-                    format!("walden restore {arguments}")
-                }),
-                None => {
-                    print_error(&refused);
-                    Ok(Exit::Refused)
-                }
-            };
+    let done = drill(&context.settings, &planner, &options, asked_to_end()).await;
+    Ok((planner.cluster(), done))
+}
+
+async fn of_dump(context: &Context, args: &RunArgs) -> anyhow::Result<Drilled> {
+    let random = match args.at.as_str() {
+        "latest" => None,
+        "random" => Some(getrandom::u64()?),
+        _ => {
+            let error = anyhow!("a drill of a dump takes no time");
+            return Err(wrong_usage(with_hint(error, "use --at latest or random")));
         }
     };
-    let evidence = report.evidence(Utc::now());
-    keep(&context.settings, &planner.cluster(), evidence).await;
-    match context.format {
-        Format::Json => print_json(&report)?,
-        Format::Table => print_text(&in_words(&report))?,
+    let of_source = || {
+        let info = ConnInfo::from_process(context.settings.postgresql.dsn.expose());
+        info.map(|info| info.database)
+    };
+    let database = args.database.clone();
+    let asked = DumpDrill {
+        database: database.map_or_else(of_source, Ok)?,
+        random,
+        asserts: asserts(context)?,
+        keep: args.keep,
+    };
+    let cluster = context.cluster().await?;
+    let done = run_dump(&context.settings, &cluster, &asked, asked_to_end()).await;
+    Ok((cluster, done))
+}
+
+fn refusal_of(context: &Context, refused: &anyhow::Error) -> anyhow::Result<Exit> {
+    match find::<Unreachable>(refused) {
+        Some(unreachable) => refusal(context.format, unreachable, &|arguments| {
+            format!("walden restore {arguments}")
+        }),
+        None => {
+            print_error(refused);
+            Ok(Exit::Refused)
+        }
     }
-    Ok(match report.verdict {
-        Verdict::Passed => Exit::Success,
-        Verdict::Failed => Exit::Unsound,
-        Verdict::CouldNotRun => Exit::Failed,
-    })
 }
 
 fn asserts(context: &Context) -> anyhow::Result<Vec<Assert>> {

@@ -13,6 +13,7 @@ use super::database::Strangers;
 use super::report::DrillReport;
 use super::restored::door;
 use super::scratch::has_server;
+use super::tables::ManifestTables;
 use super::verdict::{Ended, Stage};
 use crate::config::Settings;
 use crate::error::find;
@@ -25,8 +26,8 @@ pub struct Look<'a> {
     pub asserts: &'a [Assert],
     pub data: &'a Path,
     pub recovered: &'a Recovered,
-    /// The only database that counts; `None`: all do.
-    pub database: Option<&'a str>,
+    /// The only database that counts, and what its dump holds; `None`: all do.
+    pub database: Option<(&'a str, &'a ManifestTables)>,
 }
 
 impl Look<'_> {
@@ -58,10 +59,15 @@ impl Look<'_> {
             None => Ended(Stage::Server, error),
         })?;
         let until = Instant::now() + drill.budget;
-        report.checks.extend(checks::all(&door, until).await);
-        let answers = asserts::ask(&door, self.asserts, self.database).await;
+        if let Some((database, tables)) = self.database {
+            let compared = tables.compare(&door, database, until).await;
+            report.checks.extend(compared);
+        }
+        let only = self.database.map(|(database, _)| database);
+        report.checks.extend(checks::all(&door, only, until).await);
+        let answers = asserts::ask(&door, self.asserts, only).await;
         report.checks.extend(answers);
-        let database = self.database.unwrap_or("postgres");
+        let database = only.unwrap_or("postgres");
         let (line, limit) = (&drill.command, drill.command_timeout);
         let own = command::run(&door, database, line, limit).await;
         report.checks.extend(own);

@@ -1,6 +1,6 @@
 //! Drills: a restore by itself into a folder that goes away, a server that nobody else reaches, checks, and a verdict.
 //!
-//! [`run`] is the frame of all of them, [`physical`] restores base backups and WAL. [`scratch`] makes and removes the folder,
+//! [`run`] is the frame of all of them, [`physical`] restores base backups and WAL, [`dump`] dumps. [`scratch`] makes and removes the folder,
 //! also what a killed drill left, [`server`] has the restored server's settings, [`restored`] restores and starts it, also for
 //! others, [`look`] and [`checks`] look at what it holds.
 //! [`verdict`] decides (pure); [`again`] asks the repository once more before it is blamed.
@@ -11,16 +11,20 @@ mod checks;
 mod collations;
 mod command;
 pub mod database;
+mod dump;
 mod look;
+mod pages;
 mod physical;
 mod report;
 pub mod restored;
 mod run;
 pub mod scratch;
 mod server;
+mod tables;
 pub mod target;
 pub mod verdict;
 
 pub use asserts::{Assert, Expected, parse as parse_asserts};
+pub use dump::{DumpDrill, run as run_dump};
 pub use physical::{DrillOptions, run};
 pub use report::DrillReport;

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::asserts::Assert;
 use super::checks::check;
 use super::look::Look;
+use super::pages::check_pages;
 use super::report::DrillReport;
 use super::restored::restored;
 use super::run::Frame;
@@ -81,6 +82,11 @@ async fn drill(
         database: None,
     };
     look.at_all(user.ok(), report).await?;
+    let begun = Instant::now();
+    let (programs, budget) = (&recovered.programs, settings.drill.budget);
+    let pages = check_pages(programs, &scratch.data(), budget).await;
+    report.checks.push(pages);
+    report.phase("page checksums", begun.elapsed().as_secs_f64());
     if options.target == DrillTarget::Latest {
         let (measured, target) = (report.rpo_seconds, settings.drill.rpo_target);
         report.checks.extend(within("RPO", measured, target));

@@ -70,7 +70,12 @@ async fn start(
     let configured = programs::configured(programs, &scratch.data(), "shared_preload_libraries")?;
     let (mut libraries, mut missing_libraries) = (split(&configured), Vec::new());
     let started = loop {
-        configure(scratch, settings.drill.memory, &libraries)?;
+        configure(
+            scratch,
+            settings.drill.memory,
+            &libraries,
+            std::iter::empty(),
+        )?;
         let started = job.start(restored, &|_| ()).await;
         let missing = match &started {
             Err(error) => not_loaded(&one_line(error), &libraries),

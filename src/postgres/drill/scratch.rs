@@ -59,6 +59,11 @@ impl Scratch {
         .hint(hint)
     }
 
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.folder
+    }
+
     /// The new data directory.
     pub fn data(&self) -> PathBuf {
         self.folder.join("data")

@@ -7,18 +7,27 @@ use std::path::Path;
 use anyhow::Context;
 
 use super::scratch::Scratch;
+use crate::postgres::restore::assignment;
 
 /// Everybody who reaches the socket, which only this user does.
 const HBA: &str = "local all all trust\n";
 
-/// Writes settings behind those that are there: little memory, a door for this user alone, and these libraries.
-pub fn configure(scratch: &Scratch, memory: u64, libraries: &[String]) -> anyhow::Result<()> {
+/// Writes settings behind those that are there: little memory, a door for this user alone, these libraries, and what else is given.
+pub fn configure(
+    scratch: &Scratch,
+    memory: u64,
+    libraries: &[String],
+    more: impl Iterator<Item = (String, String)>,
+) -> anyhow::Result<()> {
     let hba = scratch.join("pg_hba.conf");
     fs::write(&hba, HBA).context("cannot write the drill's pg_hba.conf")?;
     let auto = scratch.data().join("postgresql.auto.conf");
     let before =
         fs::read_to_string(&auto).with_context(|| format!("cannot read \"{}\"", auto.display()))?;
-    let text = before + &settings(&hba, memory, libraries);
+    let more: String = more
+        .map(|(name, value)| assignment(&name, &value))
+        .collect();
+    let text = before + &more + &settings(&hba, memory, libraries);
     fs::write(&auto, text).with_context(|| format!("cannot write \"{}\"", auto.display()))
 }
 

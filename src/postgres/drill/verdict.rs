@@ -6,6 +6,7 @@ use crate::error::{DeadlineExceeded, find, one_line};
 use crate::evidence::record::{Check, Verdict};
 use crate::postgres::archive::{GapError, HistoryLost};
 use crate::postgres::catalog::Unreachable;
+use crate::postgres::dump_restore::repository::DamagedDump;
 use crate::repo::ObjectError;
 use crate::storage::StorageError;
 
@@ -39,7 +40,7 @@ impl<T> At<T> for anyhow::Result<T> {
 }
 
 /// What a server says that lacks something of this machine, and not of its data.
-const LACKS: [&str; 19] = [
+const LACKS: [&str; 22] = [
     "could not access file",
     "could not load library",
     "incompatible library",
@@ -55,6 +56,9 @@ const LACKS: [&str; 19] = [
     // A locale; and also of a database that has one.
     "operating system",
     "could not open collator",
+    "could not create locale",
+    "invalid locale name",
+    "invalid LC_",
     "has no actual version, but a version was recorded",
     "is not supported in this build",
     "is not supported by this build",
@@ -90,8 +94,9 @@ pub fn is_damage(error: &anyhow::Error) -> bool {
     );
     let stream =
         find::<io::Error>(error).is_some_and(|error| error.kind() == ErrorKind::InvalidData);
+    let dump = find::<DamagedDump>(error).is_some();
     let wal = find::<GapError>(error).is_some() || find::<HistoryLost>(error).is_some();
-    object || stream || wal
+    object || stream || dump || wal
 }
 
 /// Whether this machine, this Walden or the way to the repository is at fault.

@@ -89,6 +89,18 @@ impl DumpContent {
         }
     }
 
+    /// The owners of an archive's entries of some kinds.
+    pub fn owners_of(&self, kinds: &[&str]) -> BTreeSet<String> {
+        let entries = match self {
+            Self::Archive(toc) => &toc.entries[..],
+            Self::Script(_) => &[],
+        };
+        let of_kind = entries
+            .iter()
+            .filter(|entry| kinds.contains(&entry.kind().as_ref()));
+        of_kind.map(|entry| entry.owner().into_owned()).collect()
+    }
+
     /// What it needs; `chosen` are the entries to be restored, `None` all. A script says nothing of its database as a whole:
     /// `facts` do, where a manifest has them.
     pub fn needs(

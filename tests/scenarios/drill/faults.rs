@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{check, drill, flip_byte, is_empty, prepared};
-use crate::harness::{Major, Scratch, Walden, finish};
+use super::{check, drill, flip_byte, is_empty, prepared, prepared_by};
+use crate::harness::{Cluster, Major, Scratch, Walden, finish};
 
 /// Programs of a major whose server runs `script` before it starts for good.
 fn programs(scratch: &Scratch, major: &Major, name: &str, script: &str) -> PathBuf {
@@ -118,6 +118,29 @@ fn what_replay_lacks_is_asked_for_again_before_the_backup_is_blamed() {
     fs::write(manifest.unwrap(), "damaged").unwrap();
     let report = drill(&walden, 3, &[]);
     assert!(reason(&report).starts_with("backup 2"), "{report:#}");
+    assert!(is_empty(&scratch.join("drills")));
+}
+
+#[test]
+fn a_wrong_page_under_a_right_digest_fails() {
+    let (scratch, major) = (Scratch::new("drillpage"), Major::newest());
+    let builder = Cluster::builder(major.clone()).checksums(true);
+    let (cluster, walden) = prepared_by(&scratch, builder);
+    let report = drill(&walden, 0, &[]);
+    let pages = check(&report, "page checksums");
+    assert_eq!(pages["verdict"], "passed", "{report:#}");
+    // Behind the restore's back; nothing that replay writes whole again.
+    let file = cluster.sql("select pg_relation_filepath('pg_description')");
+    let spoil = format!("printf x | dd of=\"$2/{file}\" bs=1 seek=8100 conv=notrunc 2>/dev/null");
+    let programs = programs(&scratch, &major, "spoiling", &spoil);
+    let programs = programs.to_str().unwrap();
+    let report = drill_with(&walden, 3, &[("DRILL__PROGRAMS", programs)]);
+    let pages = check(&report, "page checksums");
+    assert_eq!(pages["verdict"], "failed", "{report:#}");
+    assert!(
+        pages["seen"].as_str().unwrap().contains(&file),
+        "{report:#}"
+    );
     assert!(is_empty(&scratch.join("drills")));
 }
 

@@ -1,5 +1,6 @@
 //! Drills on real servers: the right one of three verdicts, and nothing left behind.
 
+mod dumps;
 mod faults;
 
 use std::fs;
@@ -10,20 +11,23 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
-use crate::harness::{Cluster, Major, Scratch, Walden, finish, outer_majors, wait_until};
+use crate::harness::{Builder, Cluster, Major, Scratch, Walden, finish, outer_majors, wait_until};
 use crate::restore::{register, take_backup};
 
 /// A registered cluster with a backup, WAL behind it, and a folder for drills.
 fn prepared(scratch: &Scratch, major: &Major) -> (Cluster, Walden) {
-    let mut cluster = Cluster::builder(major.clone())
-        .segment_mib(1)
-        .start(scratch);
+    prepared_by(scratch, Cluster::builder(major.clone()))
+}
+
+fn prepared_by(scratch: &Scratch, builder: Builder) -> (Cluster, Walden) {
+    let mut cluster = builder.segment_mib(1).start(scratch);
+    let major = cluster.major.clone();
     let asserts = scratch.write(
         "asserts.toml",
         "[[assert]]\nname = \"orders are there\"\ndatabase = \"postgres\"\nsql = \"select count(*) from orders\"\nmin = 1000\n",
     );
     let settings = format!(
-        "drill.folder = \"{}\"\ndrill.programs = \"{}\"\ndrill.memory = \"16MiB\"\ndrill.asserts = \"{}\"\n\
+        "drill.folder = \"{0}\"\ndrill.programs = \"{1}\"\ndump.programs = \"{1}\"\ndrill.memory = \"16MiB\"\ndrill.asserts = \"{2}\"\n\
          drill.rto_target = \"10m\"\ndrill.command = [\"sh\", \"-c\", \"test -S \\\"$PGHOST/.s.PGSQL.$PGPORT\\\"\"]\n",
         scratch.join("drills").display(),
         major.bin().display(),
