@@ -37,6 +37,20 @@ pub fn counted(count: u64, what: &str) -> String {
     }
 }
 
+/// So many seconds, as precise as people say it.
+pub fn lasting(seconds: f64) -> String {
+    let number = |number: f64, unit: &str| match number < 9.95 {
+        true => format!("{number:.1} {unit}"),
+        false => format!("{number:.0} {unit}"),
+    };
+    match seconds.max(0.0) {
+        seconds @ ..90.0 => format!("{seconds:.0} s"),
+        seconds @ ..5400.0 => format!("{:.0} min", seconds / 60.0),
+        seconds @ ..172_800.0 => number(seconds / 3600.0, "h"),
+        seconds => number(seconds / 86400.0, "days"),
+    }
+}
+
 /// A name or message within a line.
 pub fn plain(text: &str) -> Cow<'_, str> {
     escaped(text, |_| false)
@@ -88,6 +102,22 @@ impl Write for LogWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_duration_is_as_precise_as_people_say_it() {
+        for (seconds, expected) in [
+            (-3.0, "0 s"),
+            (89.4, "89 s"),
+            (90.0, "2 min"),
+            (5399.0, "90 min"),
+            (5400.0, "1.5 h"),
+            (36000.0, "10 h"),
+            (172_800.0, "2.0 days"),
+            (8_640_000.0, "100 days"),
+        ] {
+            assert_eq!(lasting(seconds), expected);
+        }
+    }
 
     #[test]
     fn what_a_terminal_would_obey_is_shown() {

@@ -55,7 +55,7 @@ pub fn run(context: &Context) -> anyhow::Result<Exit> {
         let http = http::HttpOptions::of(&context.settings)?;
         let alerting = alerting(&context.settings, &cluster)?;
         let open = async || http::beside(http, alerting).await;
-        let told = tell_settings(&context.settings, &cluster);
+        let told = tell_settings(&context.settings, &cluster, chrono::Utc::now());
         let serving = service::run(cluster.clone(), identity, options, open, stop);
         tokio::pin!(serving);
         tokio::select! {

@@ -357,7 +357,7 @@ impl Journal {
         Ok(seen)
     }
 
-    async fn list(&self) -> Result<Listed, StorageError> {
+    pub(super) async fn list(&self) -> Result<Listed, StorageError> {
         let (mut walk, mut listed) = (Walk::new(self.folder.clone()), Listed::new());
         while let Some(meta) = walk.next(&*self.storage).await? {
             if let Some((writer, number)) = self.parse(&meta.key) {

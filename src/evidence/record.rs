@@ -48,6 +48,14 @@ impl Act {
     }
 }
 
+impl Act {
+    /// The act of this name; `None`: none that is known.
+    pub fn named(name: &str) -> Option<Self> {
+        let act = serde_json::from_value(name.into()).ok();
+        act.filter(|act| *act != Self::Other)
+    }
+}
+
 impl fmt::Display for Act {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

@@ -9,8 +9,10 @@ use prometheus_client::metrics::family::Family;
 use tokio::sync::{Semaphore, watch};
 
 use super::facts::{FactsSnapshot, RepositoryFacts};
+use super::options::DrillTargets;
 use super::plans::PlansHandle;
 use super::problem::{Problem, ProblemType};
+use super::records::KnownRecords;
 use super::restores::Restores;
 use super::status::LastStatus;
 use super::tokens::Tokens;
@@ -46,6 +48,9 @@ pub struct App {
     pub search_index: Arc<Index>,
     pub restores: Restores,
     pub plans: PlansHandle,
+    /// What was done.
+    pub records: watch::Receiver<KnownRecords>,
+    pub drill_targets: DrillTargets,
     pub tokens: Tokens,
     pub sessions: Sessions,
     pub has_tls: bool,
@@ -73,6 +78,21 @@ impl App {
             .hint("check that it is reachable; the service goes on trying")),
             (None, None) => {
                 let detail = "the service has just started and still reads the repository";
+                Err(Problem::new(ProblemType::NotReadYet, detail).hint("ask again in a moment"))
+            }
+        }
+    }
+
+    /// What was done, and when that was read. Errors: it was not read yet.
+    pub fn records(&self) -> Result<(KnownRecords, DateTime<Utc>), Problem> {
+        let known = self.records.borrow().clone();
+        match known.read_at {
+            Some(at) => Ok((known, at)),
+            None => {
+                let detail = match known.failed {
+                    Some(why) => format!("the records cannot be read: {why}"),
+                    None => "the service still reads the records".into(),
+                };
                 Err(Problem::new(ProblemType::NotReadYet, detail).hint("ask again in a moment"))
             }
         }

@@ -5,9 +5,13 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::facts::{FactsSnapshot, RepositoryFacts};
+use super::options::DrillTargets;
 use super::plans::MadePlan;
 use super::status::LastStatus;
-use crate::api::{Backup, Restorable, RetentionPlan, Rpo, Standing, UnusableBackup, answer};
+use crate::api::{
+    Backup, EvidenceRecord, Restorable, RetentionPlan, Rpo, Standing, UnusableBackup, answer,
+};
+use crate::evidence::record::Record;
 use crate::health::{DiskUse, NewestDump};
 use crate::jobs::record::RunRecord;
 use crate::jobs::status::JobStatus;
@@ -28,12 +32,17 @@ pub struct Dated<T> {
 impl<T> Dated<T> {
     /// What was made of a reading.
     pub fn new(answer: T, read: &FactsSnapshot, known: &RepositoryFacts) -> Self {
-        let age_seconds = (Utc::now() - read.at).as_seconds_f64().max(0.0);
+        Self::of(answer, read.at, known.failed.clone())
+    }
+
+    /// What was made of what was read then, and why it could not be read since.
+    pub fn of(answer: T, read_at: DateTime<Utc>, failed: Option<String>) -> Self {
+        let age_seconds = (Utc::now() - read_at).as_seconds_f64().max(0.0);
         Self {
             as_of: AsOf {
-                read_at: read.at,
+                read_at,
                 age_seconds,
-                failed: known.failed.clone(),
+                failed,
             },
             answer,
         }
@@ -165,6 +174,50 @@ answer! {
         waiting_files?: u64,
         /// Since when the oldest of them waits.
         waiting_since?: DateTime<Utc>,
+    }
+}
+
+answer! {
+    /// What was done, the latest first.
+    pub struct Records {
+        records: Vec<EvidenceRecord>,
+        /// There are older ones.
+        more: bool,
+    }
+
+    /// Restores by themselves, the latest first.
+    pub struct Drills {
+        drills: Vec<EvidenceRecord>,
+        /// There are older ones.
+        more: bool,
+        /// How long a restore with its checks may take.
+        rto_target_seconds?: f64,
+        /// How old the newest data may be.
+        rpo_target_seconds?: f64,
+    }
+}
+
+impl Records {
+    /// Of those found at most `limit`; `has_more`: older ones were not looked at.
+    pub fn new(found: &[&Record], limit: usize, has_more: bool) -> Self {
+        let shown = found.iter().take(limit);
+        Self {
+            records: shown.map(|record| EvidenceRecord::from(*record)).collect(),
+            more: has_more || found.len() > limit,
+        }
+    }
+}
+
+impl Drills {
+    /// Of those found at most `limit`; `has_more`: older ones were not looked at.
+    pub fn new(found: &[&Record], limit: usize, has_more: bool, targets: &DrillTargets) -> Self {
+        let Records { records, more } = Records::new(found, limit, has_more);
+        Self {
+            drills: records,
+            more,
+            rto_target_seconds: targets.rto.map(|target| target.as_secs_f64()),
+            rpo_target_seconds: targets.rpo.map(|target| target.as_secs_f64()),
+        }
     }
 }
 

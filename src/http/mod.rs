@@ -16,6 +16,7 @@ mod metrics_page;
 mod options;
 mod plans;
 mod problem;
+mod records;
 mod restores;
 mod routes;
 mod status;
@@ -43,6 +44,7 @@ pub use options::HttpOptions;
 use app::{App, COMPUTED_AT_ONCE};
 use facts::FactsReader;
 use plans::PlansOwner;
+use records::RecordsReader;
 use restores::Restores;
 use status::Watcher;
 
@@ -60,6 +62,7 @@ pub struct HttpServer {
     watcher: Watcher,
     fetch_owner: fetches::FetchActor,
     plans_owner: PlansOwner,
+    records_reader: RecordsReader,
     alerting: Option<Alerting>,
 }
 
@@ -87,7 +90,8 @@ impl HttpServer {
         service: ServiceHandles,
         alerting: Option<Alerting>,
     ) -> Self {
-        let (app, reader, watcher, fetch_owner, plans_owner) = parts(options, service);
+        let (app, reader, watcher, fetch_owner, plans_owner, records_reader) =
+            parts(options, service);
         Self {
             port,
             app: Arc::new(app),
@@ -95,6 +99,7 @@ impl HttpServer {
             watcher,
             fetch_owner,
             plans_owner,
+            records_reader,
             alerting,
         }
     }
@@ -105,6 +110,7 @@ impl HttpServer {
         parts.spawn(self.reader.run(stopped.clone()));
         parts.spawn(self.watcher.run(stopped.clone()));
         parts.spawn(self.plans_owner.run(stopped.clone()));
+        parts.spawn(self.records_reader.run(stopped.clone()));
         if let Some(alerting) = self.alerting {
             parts.spawn(alerting.run(self.app.clone(), stopped.clone()));
         }
@@ -121,10 +127,17 @@ impl HttpServer {
     }
 }
 
-fn parts(
-    options: HttpOptions,
-    service: ServiceHandles,
-) -> (App, FactsReader, Watcher, fetches::FetchActor, PlansOwner) {
+/// What answers, and who keeps what the answers are made of.
+type Parts = (
+    App,
+    FactsReader,
+    Watcher,
+    fetches::FetchActor,
+    PlansOwner,
+    RecordsReader,
+);
+
+fn parts(options: HttpOptions, service: ServiceHandles) -> Parts {
     let ServiceHandles {
         cluster,
         about,
@@ -150,6 +163,7 @@ fn parts(
     let restores = Restores::new(fetches, &options.spool, &description.name.to_string());
     restores.tidy();
     let (plans, plans_owner) = plans::new(cluster.clone(), options.retention);
+    let (records_reader, records) = RecordsReader::new(cluster.journal(), options.refresh_interval);
     let app = App {
         cluster: description,
         known,
@@ -167,6 +181,8 @@ fn parts(
         search_index: service.search_index,
         restores,
         plans,
+        records,
+        drill_targets: options.drill_targets,
         tokens: options.tokens,
         sessions: web::Sessions::default(),
         has_tls: options.tls.is_some(),
@@ -177,5 +193,12 @@ fn parts(
         computing: Arc::new(Semaphore::new(COMPUTED_AT_ONCE)),
         searching: Arc::new(Semaphore::new(1)),
     };
-    (app, reader, watcher, fetch_owner, plans_owner)
+    (
+        app,
+        reader,
+        watcher,
+        fetch_owner,
+        plans_owner,
+        records_reader,
+    )
 }

@@ -37,6 +37,14 @@ pub struct HttpOptions {
     pub folder: Option<PathBuf>,
     /// What is kept.
     pub retention: Policy,
+    pub drill_targets: DrillTargets,
+}
+
+/// What drills are measured by.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DrillTargets {
+    pub rto: Option<Duration>,
+    pub rpo: Option<Duration>,
 }
 
 impl HttpOptions {
@@ -79,6 +87,10 @@ impl HttpOptions {
             limits: all.health.clone(),
             folder: all.repository.url.folder().map(Path::to_path_buf),
             retention: Policy::new(all),
+            drill_targets: DrillTargets {
+                rto: all.drill.rto_target,
+                rpo: all.drill.rpo_target,
+            },
         })
     }
 }

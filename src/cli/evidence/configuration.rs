@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 
 use crate::config::{self, Origin, Settings};
 use crate::error::one_line;
@@ -48,12 +48,12 @@ fn seen_in(settings: &Settings) -> SettingsSeen {
     seen(settings.source.to_string(), &values(settings))
 }
 
-/// Keeps a record if the settings are not as this user's last record of them says. Nothing depends on it: whoever does
+/// Keeps a record if the settings at a moment are not as this user's last record of them says. Nothing depends on it: whoever does
 /// something next looks again.
-pub async fn tell_settings(settings: &Settings, cluster: &Cluster) {
+pub async fn tell_settings(settings: &Settings, cluster: &Cluster, at: DateTime<Utc>) {
     let (journal, who) = (cluster.journal(), who_under(settings));
     let deadline = Instant::now() + PATIENCE;
-    let told = until(deadline.into(), told(&journal, &who, settings));
+    let told = until(deadline.into(), told(&journal, &who, settings, at));
     if let Err(error) = told.await {
         tracing::info!(
             "whether the settings changed is not recorded: {}",
@@ -62,7 +62,12 @@ pub async fn tell_settings(settings: &Settings, cluster: &Cluster) {
     }
 }
 
-async fn told(journal: &Journal, who: &Who, settings: &Settings) -> anyhow::Result<()> {
+async fn told(
+    journal: &Journal,
+    who: &Who,
+    settings: &Settings,
+    at: DateTime<Utc>,
+) -> anyhow::Result<()> {
     let now = seen_in(settings);
     let is_same = |record: &Record| record.who.settings.as_ref() == Some(&now);
     let last = match journal
@@ -76,7 +81,6 @@ async fn told(journal: &Journal, who: &Who, settings: &Settings) -> anyhow::Resu
     let Some((subject, details)) = change(last.as_deref(), &now, &values(settings)) else {
         return Ok(());
     };
-    let at = Utc::now();
     let evidence = Evidence {
         act: Act::Configuration,
         subject,

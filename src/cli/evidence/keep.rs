@@ -90,7 +90,7 @@ pub async fn recorded(
 
 /// Keeps a record, and removes those that are too old.
 pub async fn keep(settings: &Settings, cluster: &Cluster, evidence: Evidence) {
-    tell_settings(settings, cluster).await;
+    tell_settings(settings, cluster, evidence.began).await;
     let (journal, who, ended) = (cluster.journal(), who_under(settings), evidence.ended);
     let deadline = Instant::now() + PATIENCE;
     match until(deadline.into(), journal.append(&who, evidence)).await {

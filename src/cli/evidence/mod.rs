@@ -61,11 +61,7 @@ struct Chosen {
 }
 
 fn act(text: &str) -> Result<Act, String> {
-    let named = serde_json::from_value(text.into()).unwrap_or(Act::Other);
-    match named {
-        Act::Other => Err("there is no such act".into()),
-        act => Ok(act),
-    }
+    Act::named(text).ok_or_else(|| "there is no such act".into())
 }
 
 /// The ends of a report; absent where nobody named one.

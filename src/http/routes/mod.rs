@@ -5,6 +5,7 @@
 
 pub mod clusters;
 pub mod events;
+pub mod evidence;
 pub mod jobs;
 pub mod retention;
 pub mod service;
@@ -64,6 +65,8 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(clusters::archived))
         .routes(routes!(clusters::timelines))
         .routes(routes!(jobs::jobs))
+        .routes(routes!(evidence::evidence))
+        .routes(routes!(evidence::drills))
         .routes(routes!(retention::retention_plan))
         .routes(routes!(target::recovery_target))
         .routes(routes!(events::events))

@@ -3,6 +3,7 @@
 mod answers;
 mod connections;
 mod events;
+mod evidence;
 mod growth;
 mod hostile;
 mod kept;
@@ -110,6 +111,7 @@ pub fn options(folder: &std::path::Path, token: &str) -> HttpOptions {
         limits: crate::config::testing::health_limits(),
         folder: None,
         retention: crate::retention::Policy::new(&crate::config::testing::defaults()),
+        drill_targets: crate::http::options::DrillTargets::default(),
     }
 }
 
@@ -218,10 +220,11 @@ impl Door {
             folder,
             ..options(wal.0.path(), token)
         };
-        let (app, reader, watcher, http_owner, plans_owner) = parts(options, service);
+        let (app, reader, watcher, http_owner, plans_owner, records) = parts(options, service);
         let stopping = watch::Sender::new(false);
         tasks.spawn(http_owner.run());
         tasks.spawn(plans_owner.run(stopping.subscribe()));
+        tasks.spawn(records.run(stopping.subscribe()));
         tasks.spawn(watcher.run(stopping.subscribe()));
         let app = Arc::new(app);
         let router = routes::router(app.clone());

@@ -7,8 +7,10 @@ use chrono::{DateTime, Utc};
 use super::super::app::App;
 use super::super::facts::FactsSnapshot;
 use super::super::problem::Problem;
+use super::super::records::KnownRecords;
 use super::axis::Span;
-use super::cards::{cards, notices};
+use super::cards::{Card, cards, notices};
+use super::drills::{self, DrillsView};
 use super::line::{self, Line};
 use super::query::PageQuery;
 use super::signs::Content;
@@ -17,8 +19,10 @@ use super::view::{
     BackupView, Choose, EventsView, Page, PlanView, RefusedView, TargetOutcome, ranges,
 };
 use super::words::When;
+use crate::health::Upkeep;
 use crate::postgres::catalog::{EventTarget, Filter, NamedTarget, Target};
 use crate::postgres::index::FoundEvents;
+use crate::service::jobs::JobsSnapshot;
 
 /// What came of the target, and the moment that it is.
 type Planned = (Option<TargetOutcome>, Option<DateTime<Utc>>);
@@ -91,8 +95,8 @@ fn compose(app: &App, gathered: Gathered) -> Page {
         chosen,
         now,
     };
-    let all = line::all(&content);
-    let line = Line::draw(&content, &span.unwrap_or(all), &all);
+    let records = app.records.borrow().clone();
+    let line = drawn(&content, span.as_ref(), &records);
     let seen = app.status.borrow().clone();
     let status = seen.as_ref().map(|seen| &seen.status);
     let (upkeep, jobs) = (app.upkeep(), app.jobs.borrow().clone());
@@ -115,7 +119,8 @@ fn compose(app: &App, gathered: Gathered) -> Page {
             status,
             now,
         ),
-        upkeep_cards: upkeep::cards(&upkeep, &jobs, &app.limits, now),
+        upkeep_cards: further_cards(app, &upkeep, &jobs, &records, now),
+        drills: DrillsView::new(&records, &app.drill_targets, chosen),
         dumps: (&upkeep).into(),
         choose: Choose::new(
             &query,
@@ -130,6 +135,24 @@ fn compose(app: &App, gathered: Gathered) -> Page {
         not_backups: not_backups(&read),
         jobs: (&jobs).into(),
     }
+}
+
+fn drawn(content: &Content<'_>, span: Option<&Span>, records: &KnownRecords) -> Line {
+    let all = line::all(content);
+    let span = span.unwrap_or(&all);
+    Line::draw(content, span, &all).with_drills(drills::marks(records, span))
+}
+
+fn further_cards(
+    app: &App,
+    upkeep: &Upkeep,
+    jobs: &JobsSnapshot,
+    records: &KnownRecords,
+    now: DateTime<Utc>,
+) -> Vec<Card> {
+    let mut cards = upkeep::cards(upkeep, jobs, &app.limits, now);
+    cards.extend(drills::card(records, now));
+    cards
 }
 
 fn unknown_timelines(read: &FactsSnapshot) -> Vec<String> {

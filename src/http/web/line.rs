@@ -12,6 +12,7 @@ use crate::postgres::types::TimelineId;
 const SIGNS: u32 = 30;
 const BAND: u32 = 18;
 const BELOW: u32 = 26;
+const DRILLS: u32 = 28;
 
 /// A range of a timeline.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,6 +72,9 @@ pub struct Line {
     pub axis_y: u32,
     pub marks: Vec<Mark>,
     pub lanes: Vec<Lane>,
+    /// Marks of drills, and their middle.
+    pub drills: Vec<Sign>,
+    pub drills_y: u32,
     /// The present.
     pub now: Option<(String, i64)>,
     /// The chosen moment.
@@ -131,6 +135,8 @@ impl Line {
             axis_y: top + 4,
             marks: marks.collect(),
             lanes,
+            drills: Vec::new(),
+            drills_y: 0,
             now: span.holds(content.now).then(|| shown(content.now)),
             chosen: content
                 .chosen
@@ -139,6 +145,19 @@ impl Line {
             ways: ways(content, span, all),
             is_all: span == all,
         }
+    }
+}
+
+impl Line {
+    /// With a row of drills below the lanes, where there are any.
+    pub fn with_drills(mut self, drills: Vec<Sign>) -> Self {
+        if !drills.is_empty() {
+            self.drills_y = self.axis_y + DRILLS / 2;
+            self.axis_y += DRILLS;
+            self.height += DRILLS;
+        }
+        self.drills = drills;
+        self
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod axis;
 mod cards;
+mod drills;
 mod gather;
 mod jobs;
 mod line;

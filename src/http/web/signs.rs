@@ -13,7 +13,7 @@ pub const NAMES: u32 = 17;
 /// Rows of names.
 const ROWS: usize = 3;
 /// Signs nearer to each other than this, in hundredths of the width, become one.
-const NEAR: f64 = 1.6;
+pub const NEAR: f64 = 1.6;
 /// The width of a letter and of what stands before a name, in hundredths of the width of a usual window.
 const LETTER: f64 = 0.66;
 const BEFORE_NAME: f64 = 1.3;

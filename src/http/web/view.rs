@@ -4,6 +4,7 @@ use askama::Template;
 use chrono::{DateTime, Utc};
 
 use super::cards::Card;
+use super::drills::DrillsView;
 use super::jobs::JobsView;
 use super::line::Line;
 use super::query::{BY, PageQuery};
@@ -44,6 +45,7 @@ pub struct Page {
     /// The newest of each database.
     pub dumps: DumpsView,
     pub jobs: JobsView,
+    pub drills: DrillsView,
 }
 
 /// There is no page yet.

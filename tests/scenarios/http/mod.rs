@@ -1,6 +1,7 @@
 //! HTTP as its users have it: curl, restore hosts, and a tool that knows nothing but the API's own description.
 
 mod described;
+mod drills;
 mod health;
 mod page;
 mod restore;

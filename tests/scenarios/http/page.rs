@@ -127,7 +127,7 @@ fn quoted(name: &str) -> String {
 
 /// The whole page fits in the width: nothing scrolls sideways, and every control can be hit with a finger.
 #[track_caller]
-fn fits(browser: &Browser) {
+pub fn fits(browser: &Browser) {
     let wide = browser.run(
         "const width = document.documentElement.clientWidth;
          return [...document.querySelectorAll('body *:not(svg *)')]
