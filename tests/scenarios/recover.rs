@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
 
+use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, Major, Scratch, Walden, outer_majors};
+use crate::harness::{Cluster, Major, Scratch, Walden, outer_majors, wait_until};
 use crate::restore::{register, take_backup};
 
 const SHOP: &str = r#"
@@ -57,7 +60,7 @@ const DAMAGE: &str = r#"
     delete from log where ctid in (select ctid from log where line = 'x0' limit 4);
     insert into log values ('new', 1);
     alter table shop.orders disable trigger all;
-    alter table shop.orders drop constraint orders_customer_fkey; delete from shop.customers where id = 7;
+    alter table shop.orders drop constraint orders_customer_fkey; delete from shop.customers where id = 21;
     revoke all on shop.orders from gone; drop role gone;
 "#;
 
@@ -72,8 +75,9 @@ fn damaged(scratch: &Scratch, major: &Major) -> Damaged {
         .segment_mib(1)
         .start(scratch);
     let settings = format!(
-        "drill.folder = \"{}\"\ndrill.programs = \"{}\"\ndrill.memory = \"16MiB\"\n",
+        "drill.folder = \"{}\"\ndrill.programs = \"{}\"\ndrill.memory = \"16MiB\"\ndump.programs = \"{}\"\n",
         scratch.join("drills").display(),
+        major.bin().display(),
         major.bin().display(),
     );
     let walden = Walden::with(scratch, &cluster, &settings);
@@ -85,6 +89,7 @@ fn damaged(scratch: &Scratch, major: &Major) -> Damaged {
     cluster.sql("create table kept_odd as select \"Key One\" k, \"select\"::text s, \"ü\" u from \"My \"\"Odd\"\".Table\"");
     cluster.sql("create table kept_events as select * from events");
     cluster.sql("create table kept_log as select * from log");
+    walden.ok(["dump", "take", "--database", "postgres"]);
     cluster.sql("select pg_create_restore_point('before')");
     cluster.sql(DAMAGE);
     cluster.archive_now();
@@ -122,13 +127,14 @@ fn recovers(major: Major) {
     truncated(&damaged);
     dropped(&damaged);
     without_a_key(&damaged);
+    from_a_dump(&damaged);
     assert!(is_empty(&scratch.join("drills")));
     let records = damaged
         .walden
         .json(["evidence", "list", "--act", "table-recovery"]);
     let verdicts = records.as_array().expect("records").iter();
     let passed = verdicts.filter(|record| record["verdict"] == "passed");
-    assert_eq!(passed.count(), 5, "{records:#}");
+    assert_eq!(passed.count(), 6, "{records:#}");
 }
 
 outer_majors!(a_table_comes_back_row_for_row, recovers);
@@ -281,4 +287,168 @@ fn without_a_key(damaged: &Damaged) {
     assert!(damaged.same("kept_log", "log_recovered"));
     damaged.cluster.sql("delete from log where line = 'new'");
     assert!(damaged.same("kept_log", "log"));
+}
+
+fn from_a_dump(damaged: &Damaged) {
+    // The type is there again; the roles in the dump are, as they were.
+    let arguments = [
+        "recover",
+        "table",
+        "shop.orders",
+        "--from-dump",
+        "--as",
+        "of_dump",
+    ];
+    let report = damaged.walden.json(arguments);
+    assert_eq!(report["rows"], 1000, "{report:#}");
+    assert!(damaged.same("kept", "shop.of_dump"));
+    assert_eq!(
+        left(&report, "foreign key")[0]["name"],
+        "orders_customer_fkey",
+        "{report:#}"
+    );
+    assert_eq!(report["comparison"]["missing"], 0, "{report:#}");
+}
+
+#[test]
+fn what_cannot_be_recovered_changes_nothing_and_says_why() {
+    let scratch = Scratch::new("recoverno");
+    let Damaged { cluster, walden } = damaged(&scratch, &Major::newest());
+    let tables = "select count(*) from pg_class where relkind in ('r', 'p')";
+    let before = cluster.sql(tables);
+    let table = |name: &str, more: &[&str], code: i32| {
+        let arguments = [&["recover", "table", name], more].concat();
+        walden.refused(code, arguments)
+    };
+    let at = ["--name", "before"];
+    for (name, more, code, why) in [
+        ("orders", &[][..], 2, "the moment is missing"),
+        (
+            "orders",
+            &["--latest", "--from-dump"],
+            2,
+            "a dump has one moment",
+        ),
+        (
+            "orders",
+            &["--lsn", "FF/0"],
+            4,
+            "walden recover table 'orders' --",
+        ),
+        ("SHOP.Orders", &at, 1, "is \"shop.orders\" meant?"),
+        ("shop.open_orders", &at, 1, "\"shop.open_orders\" is a view"),
+        (
+            "orders",
+            &["--name", "before", "--where", "state = open"],
+            1,
+            "--where is SQL",
+        ),
+        (
+            "orders",
+            &["--name", "before", "--as", "customers"],
+            1,
+            "\"shop.customers\" already",
+        ),
+        (
+            "orders",
+            &["--name", "before", "--database", "nowhere"],
+            1,
+            "nowhere",
+        ),
+        ("nothing", &["--from-dump"], 1, "has no table \"nothing\""),
+    ] {
+        let said = table(name, more, code);
+        assert!(said.contains(why), "{why}: {said}");
+    }
+    assert_eq!(cluster.sql(tables), before);
+    // One row that refers to what is gone keeps all of them out; the copy stays.
+    cluster.sql(
+        "alter table shop.orders add foreign key (customer) references shop.customers not valid",
+    );
+    let said = table("orders", &["--name", "before", "--put-back"], 1);
+    assert!(
+        said.contains("nothing was put back") && said.contains("foreign key"),
+        "{said}"
+    );
+    assert_eq!(cluster.sql("select count(*) from shop.orders"), "973");
+    assert!(is_empty(&scratch.join("drills")));
+
+    // A partition alone, into a database that has neither its schema nor its types.
+    cluster.sql("create database other");
+    let report = walden.json([
+        "recover",
+        "table",
+        "events_2a",
+        "--name",
+        "before",
+        "--into",
+        "other",
+    ]);
+    assert_eq!(report["comparison"], Value::Null);
+    assert_eq!(
+        left(&report, "place as a partition")[0]["name"],
+        "of public.events_2"
+    );
+    let count = "select count(*) from events_2a_recovered";
+    assert_eq!(
+        cluster.sql_in("other", count),
+        cluster.sql("select count(*) from kept_events where day >= '2026-02-01'")
+    );
+    let dsn = cluster.dsn().replace("dbname=postgres", "dbname=other");
+    let arguments = [
+        "recover",
+        "table",
+        "shop.orders",
+        "--name",
+        "before",
+        "--into",
+        &dsn,
+    ];
+    let report = walden.json(arguments);
+    let made = report["also_made"].as_array().unwrap();
+    assert!(
+        made.contains(&json!("schema shop")) && made.contains(&json!("type shop.state")),
+        "{report:#}"
+    );
+    assert_eq!(
+        cluster.sql_in("other", "select count(*) from shop.orders_recovered"),
+        "1000"
+    );
+}
+
+#[test]
+fn a_recovery_that_is_ended_leaves_nothing_and_one_that_is_killed_leaves_it_to_the_next() {
+    let scratch = Scratch::new("recoverkill");
+    let Damaged { cluster, walden } = damaged(&scratch, &Major::newest());
+    let folder = scratch.join("drills");
+    let slow = [
+        "recover",
+        "table",
+        "orders",
+        "--name",
+        "before",
+        "--where",
+        "pg_catalog.pg_sleep(0.02) is not null",
+    ];
+    for (signal, is_left) in [(Signal::TERM, false), (Signal::KILL, true)] {
+        let mut long = walden.command(slow);
+        let mut child = long
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_until("the rows are on their way", || {
+            let copies = "select count(*) from pg_stat_activity where query like 'COPY %' and state = 'active'";
+            cluster.sql(copies) == "1"
+        });
+        std::thread::sleep(Duration::from_millis(100));
+        rustix::process::kill_process(Pid::from_child(&child), signal).unwrap();
+        assert!(!child.wait().unwrap().success());
+        assert_eq!(!is_empty(&folder), is_left, "{signal:?}");
+        wait_until("the server gives up what was half there", || {
+            cluster.sql("select count(*) from pg_class where relname = 'orders_recovered'") == "0"
+        });
+    }
+    walden.ok(["recover", "table", "orders", "--name", "before"]);
+    assert!(is_empty(&folder));
 }

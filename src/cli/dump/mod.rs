@@ -5,6 +5,7 @@ mod confirm;
 mod delete;
 mod drop_old;
 mod export;
+mod found;
 mod list;
 mod progress;
 mod restore;
@@ -15,6 +16,8 @@ mod verify;
 
 use super::{Context, Exit};
 use crate::postgres::layout::DumpFormat;
+
+pub use found::dump_of;
 
 /// Arguments of `walden dump`.
 #[derive(Debug, clap::Args)]

@@ -1,7 +1,7 @@
 //! `walden dump restore`: validate, then create → fill → end connections → swap.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
 use chrono::{DateTime, Utc};
@@ -11,35 +11,27 @@ use tokio::sync::watch;
 
 use super::super::evidence::{Told, recorded};
 use super::super::exit::{print_error, wrong_usage};
-use super::super::progress::show;
-use super::super::restore::thaw_step;
 use super::super::{Context, Exit};
 use super::chosen::with_manifest;
 use super::confirm::production;
+use super::found::{FoundDump, kept, on_disk};
 use super::restored::{in_one_line, refusal, report, valid};
 use crate::error::{self, one_line, with_hint};
 use crate::evidence::record::{Act, Scope};
 use crate::postgres::catalog::{parse_time, postgresql_time};
 use crate::postgres::cluster::Cluster;
-use crate::postgres::dump::manifest::DumpManifest;
 use crate::postgres::dump::programs::Programs;
 use crate::postgres::dump::proof::{DumpProof, record};
 use crate::postgres::dump_restore::digests::WrongDigest;
 use crate::postgres::dump_restore::job::{DumpRestored, RestoreJob};
 use crate::postgres::dump_restore::needs::RestoreOptions;
 use crate::postgres::dump_restore::phases::{PhaseName, Phases};
-use crate::postgres::dump_restore::repository::{
-    DamagedDump, FetchedDump, cold, fetch, lease, newest,
-};
-use crate::postgres::dump_restore::source::{DumpSource, open};
+use crate::postgres::dump_restore::repository::{DamagedDump, newest};
 use crate::postgres::dump_restore::target::TargetFacts;
-use crate::postgres::dump_restore::validate::{Wanted, against, list, read_file};
-use crate::postgres::protection::Lease;
+use crate::postgres::dump_restore::validate::{against, list};
 use crate::postgres::replication::ConnInfo;
 use crate::postgres::replication::conninfo::ProgramConnection;
-use crate::postgres::restore::{refuse_cold, thaw};
 use crate::postgres::types::MajorVersion;
-use crate::repo::cold::ThawProgress;
 
 /// Arguments of `walden dump restore`.
 #[derive(Debug, clap::Args)]
@@ -167,54 +159,8 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     }
 }
 
-/// The dump that is meant, on disk, and what its manifest says.
-struct FoundDump {
-    name: String,
-    source: DumpSource,
-    /// A digest was compared.
-    is_proven: bool,
-    kept: Option<KeptDump>,
-}
-
-impl FoundDump {
-    fn wanted<'a>(
-        &'a self,
-        database: &'a str,
-        options: &'a RestoreOptions,
-        is_remote: bool,
-    ) -> Wanted<'a> {
-        let manifest = self.kept.as_ref().map(|kept| &kept.manifest);
-        Wanted {
-            source: &self.source,
-            facts: manifest.map(|manifest| &manifest.database),
-            database,
-            options,
-            is_remote,
-            is_partial: manifest.is_some_and(|manifest| manifest.options.is_partial()),
-        }
-    }
-}
-
-/// A dump of the repository.
-struct KeptDump {
-    cluster: Cluster,
-    manifest: DumpManifest,
-    lease: Option<Lease>,
-    _fetched: FetchedDump,
-}
-
 fn is_damage(error: &anyhow::Error) -> bool {
     error::find::<WrongDigest>(error).is_some() || error::find::<DamagedDump>(error).is_some()
-}
-
-async fn on_disk(path: &Path) -> anyhow::Result<FoundDump> {
-    let (source, sums) = read_file(path).await?;
-    Ok(FoundDump {
-        name: source.path.display().to_string(),
-        source,
-        is_proven: sums.is_some(),
-        kept: None,
-    })
 }
 
 async fn in_repository(
@@ -238,70 +184,7 @@ async fn in_repository(
         }
     };
     told.subject = format!("dump \"{}\"", manifest.id);
-    let lease = lease(cluster, &manifest.id).await?;
-    let reading = async {
-        readable(context, cluster, &manifest, args.thaw).await?;
-        fetched(context, cluster, &manifest).await
-    };
-    let read = match &lease {
-        Some(lease) => lease.while_held(reading).await,
-        None => reading.await,
-    };
-    let (source, _fetched) = match read {
-        Ok(read) => read,
-        Err(error) => {
-            if let Some(lease) = lease {
-                lease.release().await;
-            }
-            return Err(error);
-        }
-    };
-    Ok(FoundDump {
-        name: manifest.id.to_string(),
-        source,
-        is_proven: true,
-        kept: Some(KeptDump {
-            cluster: cluster.clone(),
-            manifest,
-            lease,
-            _fetched,
-        }),
-    })
-}
-
-/// Has what must be thawed thawed, or refuses it.
-async fn readable(
-    context: &Context,
-    cluster: &Cluster,
-    manifest: &DumpManifest,
-    may_thaw: bool,
-) -> anyhow::Result<()> {
-    let settings = &context.settings;
-    if settings.repository.url.folder().is_some() {
-        return Ok(());
-    }
-    let cold = cold(cluster, manifest).await?;
-    if cold.is_empty() || !may_thaw {
-        return refuse_cold(&format!("dump \"{}\"", manifest.id), &cold);
-    }
-    tracing::info!("{cold}");
-    let (total, progress) = (cold.bytes(), ThawProgress::default());
-    let thawing = thaw(cluster, &cold, &settings.restore, &progress);
-    show(thawing, "thawed", || thaw_step(&progress, total)).await
-}
-
-/// Reads all of a dump, and looks into it.
-async fn fetched(
-    context: &Context,
-    cluster: &Cluster,
-    manifest: &DumpManifest,
-) -> anyhow::Result<(DumpSource, FetchedDump)> {
-    let settings = &context.settings;
-    let folder = settings.repository.url.folder();
-    let fetched = fetch(cluster, manifest, folder, settings.dump.spool.as_deref()).await?;
-    let path = fetched.path.clone();
-    let source = tokio::task::spawn_blocking(move || open(&path)).await??;
-    Ok((source, fetched))
+    kept(context, cluster.clone(), manifest, args.thaw).await
 }
 
 /// The moment that a text names, by UTC unless it says something else.
@@ -365,21 +248,9 @@ async fn attempt(
             return Err(anyhow!("the restore was interrupted; nothing was changed"));
         }
     };
-    let work = restore_found(asked, &found, (phases, stop), told);
-    let Some(KeptDump {
-        lease: Some(lease), ..
-    }) = &found.kept
-    else {
-        return work.await;
-    };
-    let done = lease.while_held(work).await;
-    if let Some(KeptDump {
-        lease: Some(lease), ..
-    }) = found.kept
-    {
-        lease.release().await;
-    }
-    done
+    found
+        .held(async |found| restore_found(asked, found, (phases, stop), told).await)
+        .await
 }
 
 async fn restore_found(

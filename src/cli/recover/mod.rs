@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::anyhow;
 use clap::Subcommand;
 
+use super::dump::dump_of;
 use super::evidence::{Told, recorded};
 use super::exit::wrong_usage;
 use super::planning;
@@ -18,10 +19,8 @@ use super::{Context, Exit, Format, print_json, print_text};
 use crate::error::with_hint;
 use crate::evidence::record::Act;
 use crate::plain::shell_quoted;
-use crate::postgres::catalog::RecoveryPlan;
-use crate::postgres::cluster::Cluster;
-use crate::postgres::drill::scratch::remove_leftovers;
-use crate::postgres::recover::{RecoverOptions, recover};
+use crate::postgres::recover::{DumpOrigin, Origin, RecoverOptions, recover};
+use crate::postgres::replication::ConnInfo;
 
 /// Arguments of `walden recover`.
 #[derive(Debug, clap::Args)]
@@ -47,6 +46,10 @@ struct TableArgs {
     database: Option<String>,
     #[command(flatten)]
     target: TargetArgs,
+    /// From a dump instead of a backup: as `walden dump list` names it, or a file or folder of pg_dump; else the newest of the
+    /// database.
+    #[arg(long, value_name = "DUMP", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    from_dump: Option<String>,
     /// Where it goes: a database of the same server, or a connection string; else the database that it was in.
     #[arg(long, value_name = "DATABASE")]
     into: Option<String>,
@@ -81,12 +84,21 @@ impl TableArgs {
 /// Runs the verb. Exit code 4 when the moment cannot be reached exactly.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     let RecoverVerb::Table(args) = args.verb;
-    if !args.target.names_one() {
-        return Err(wrong_usage(with_hint(
+    match (args.target.names_one(), &args.from_dump) {
+        (true, None) => of_backup(context, &args).await,
+        (false, Some(dump)) => of_dump(context, &args, dump).await,
+        (true, Some(_)) => Err(wrong_usage(with_hint(
+            anyhow!("a dump has one moment: its own"),
+            "leave out --from-dump, or the moment",
+        ))),
+        (false, None) => Err(wrong_usage(with_hint(
             anyhow!("the moment is missing that the table is brought back from"),
-            "name it by --before EVENT or --time T; `walden find` lists events",
-        )));
+            "name it by --before EVENT or --time T (`walden find` lists events), or use --from-dump",
+        ))),
     }
+}
+
+async fn of_backup(context: &Context, args: &TableArgs) -> anyhow::Result<Exit> {
     let asked = args.target.asked()?;
     refuse_root()?;
     let began = Instant::now();
@@ -100,41 +112,51 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
             return refusal(context.format, &unreachable, &command);
         }
     };
-    let seconds = began.elapsed().as_secs_f64();
-    let cluster = planner.cluster();
-    recorded(
-        &context.settings,
-        &cluster,
-        Act::TableRecovery,
-        async |told| {
-            told.phase("plan", seconds);
-            carry_out(context, planner.cluster(), plan, &args.options(), told).await
-        },
-    )
+    let (seconds, from) = (
+        began.elapsed().as_secs_f64(),
+        format!("backup {}", plan.backup.id),
+    );
+    let (settings, cluster) = (&context.settings, planner.cluster());
+    let origin = Origin::Backup(planner.cluster(), Box::new(plan));
+    recorded(settings, &cluster, Act::TableRecovery, async |told| {
+        told.phase("plan", seconds);
+        carry_out(context, origin, &from, args, told).await
+    })
     .await
+}
+
+async fn of_dump(context: &Context, args: &TableArgs, named: &str) -> anyhow::Result<Exit> {
+    refuse_root()?;
+    let settings = &context.settings;
+    let cluster = context.cluster().await?;
+    let info = ConnInfo::from_process(settings.postgresql.dsn.expose())?;
+    let database = args.database.as_deref().unwrap_or(&info.database);
+    let named = Some(named).filter(|named| !named.is_empty());
+    let found = dump_of(context, named, database).await?;
+    let from = format!("dump {}", found.name);
+    found
+        .held(async |found| {
+            recorded(settings, &cluster, Act::TableRecovery, async |told| {
+                let (source, name) = (&found.source, found.name.as_str());
+                let origin = Origin::Dump(DumpOrigin { source, name });
+                carry_out(context, origin, &from, args, told).await
+            })
+            .await
+        })
+        .await
 }
 
 async fn carry_out(
     context: &Context,
-    cluster: Cluster,
-    plan: RecoveryPlan,
-    options: &RecoverOptions,
+    origin: Origin<'_>,
+    from: &str,
+    args: &TableArgs,
     told: &mut Told,
 ) -> anyhow::Result<Exit> {
-    let settings = &context.settings;
-    told.subject = format!(
-        "table \"{}\", from backup {}",
-        options.table, plan.backup.id
-    );
-    let done = tokio::select! {
-        done = recover(settings, cluster, plan, options, &mut told.phases) => done,
-        asked = asked_to_end() => {
-            asked?;
-            remove_leftovers(&settings.drill.folder).await?;
-            return Err(anyhow!("interrupted: what was restored for it is removed"));
-        }
-    };
-    let report = done?;
+    told.subject = format!("table \"{}\", from {from}", args.table);
+    let (settings, options) = (&context.settings, args.options());
+    let stop = asked_to_end();
+    let report = recover(settings, origin, &options, &mut told.phases, stop).await?;
     told.details = serde_json::to_value(&report)?;
     match context.format {
         Format::Json => print_json(&report)?,

@@ -78,7 +78,7 @@ pub async fn programs(
 }
 
 /// A connection string for it.
-fn conninfo(door: &Door) -> String {
+pub fn conninfo(door: &Door) -> String {
     let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
     let socket = quoted(&door.socket.display().to_string());
     format!(

@@ -1,41 +1,39 @@
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 
 use super::after::After;
 use super::definitions::{self, steps};
+use super::from_dump::DumpOrigin;
 use super::load::{self, Load, Loaded};
 use super::names::QualifiedName;
 use super::options::{Clock, RecoverOptions};
+use super::private_server::PrivateServer;
 use super::rename::{NamedKind, Rename, default_name, renames};
 use super::report::TableRecovery;
 use super::sessions::{Said, forget_timeouts, present, private};
 use super::source::SourceTable;
 use crate::config::Settings;
+use crate::error::{one_line, with_hint};
 use crate::evidence::record::Phase;
 use crate::postgres::catalog::RecoveryPlan;
 use crate::postgres::cluster::Cluster;
-use crate::postgres::drill::database::{Door, Session};
+use crate::postgres::drill::database::Session;
 use crate::postgres::drill::restored::{Ended, restored};
 use crate::postgres::drill::scratch::{Scratch, remove_leftovers};
 use crate::postgres::dump_restore::sql::literal;
 use crate::postgres::dump_restore::toc::Toc;
 use crate::postgres::replication::{ConnInfo, SqlClient, sql_client};
-use crate::postgres::types::MajorVersion;
 
-/// What holds the table as it was: a server of this machine that nobody else reaches.
-struct PrivateServer<'a> {
-    door: Door,
-    major: MajorVersion,
-    programs: &'a Path,
-    /// What it holds, and what was restored for that.
-    from: String,
-    way: &'static str,
+/// Where a table is taken from.
+pub enum Origin<'a> {
+    /// A restore by this plan.
+    Backup(Cluster, Box<RecoveryPlan>),
+    Dump(DumpOrigin<'a>),
 }
 
-/// Where the table goes, and where it was.
+/// Where the table goes, and what its database was called.
 struct Places {
     info: ConnInfo,
     database: String,
@@ -45,56 +43,94 @@ const WHOLE: &str = "the whole cluster: replay needs the files of all databases"
 /// How long opening the way into the private server may take.
 const QUESTION: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// Restores by a plan, takes the table out of it and loads it. What is made on this machine is removed, however it ends.
+/// Has a private server hold the table as it was, takes it out of there and loads it. Interrupted when `stop` completes. What is
+/// made on this machine is removed, however it ends.
 pub async fn recover(
     settings: &Settings,
-    cluster: Cluster,
-    plan: RecoveryPlan,
+    origin: Origin<'_>,
     options: &RecoverOptions,
     phases: &mut Vec<Phase>,
+    stop: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<TableRecovery> {
-    let places = Places::of(settings, options)?;
+    let of_dump = match &origin {
+        Origin::Dump(dump) => dump.source.content.database().map(str::to_string),
+        Origin::Backup(..) => None,
+    };
+    let places = Places::of(settings, options, of_dump)?;
     // A long restore is not made in vain.
     drop(places.open().await?);
     let parent = &settings.drill.folder;
     remove_leftovers(parent).await?;
     let scratch = Scratch::make(parent)?;
-    let done = async {
-        let from = format!("{}, from backup {}", plan.target, plan.backup.id);
-        let major = plan.backup.major;
-        let server = restored(settings, cluster, plan, &scratch, phases).await;
-        let server = server.map_err(|Ended(_, error)| error)?;
-        let doubts = &server.recovered.doubts;
-        ensure!(
-            doubts.is_empty(),
-            "the restored server did not stop where it should have: {}",
-            doubts.join("; ")
-        );
-        let private = PrivateServer {
-            door: server.door(settings, QUESTION).await?,
-            major,
-            programs: &server.recovered.programs,
-            from,
-            way: WHOLE,
+    let work = async {
+        let server = match origin {
+            Origin::Backup(cluster, plan) => {
+                of_backup(settings, cluster, *plan, &scratch, &places.database, phases).await?
+            }
+            Origin::Dump(dump) => {
+                let begun = Instant::now();
+                let server = dump.server(settings, &scratch, &options.table).await?;
+                Clock { phases, begun }.end("dump");
+                server
+            }
         };
-        take_over(settings, private, &places, options, phases).await
+        take_over(settings, server, &places, options, phases).await
     };
-    let done = done.await;
-    let removed = scratch.remove().await;
-    let report = done?;
-    // The table is there: that something stays on this machine takes nothing from it.
-    if let Err(error) = removed {
+    let done = tokio::select! {
+        done = work => done,
+        asked = stop => Err(asked.err().unwrap_or_else(|| {
+            anyhow!("interrupted: what was restored for it is removed")
+        })),
+    };
+    // Neither a table that is there nor a reason is lost because something stays on this machine.
+    if let Err(error) = scratch.remove().await {
         tracing::warn!(
-            "what was restored for it is not removed: {error:#}. The next recovery or drill tries again"
+            "the next recovery or drill removes what is left: {}",
+            one_line(&error)
         );
     }
-    Ok(report)
+    done
+}
+
+/// Restores by a plan. Errors: also a server that is not at the moment that the plan promised.
+async fn of_backup(
+    settings: &Settings,
+    cluster: Cluster,
+    plan: RecoveryPlan,
+    scratch: &Scratch,
+    database: &str,
+    phases: &mut Vec<Phase>,
+) -> anyhow::Result<PrivateServer> {
+    let from = format!("{}, from backup {}", plan.target, plan.backup.id);
+    let major = plan.backup.major;
+    let server = restored(settings, cluster, plan, scratch, phases).await;
+    let server = server.map_err(|Ended(_, error)| error)?;
+    let doubts = &server.recovered.doubts;
+    ensure!(
+        doubts.is_empty(),
+        "the restored server did not stop where it should have: {}",
+        doubts.join("; ")
+    );
+    Ok(PrivateServer {
+        door: server.door(settings, QUESTION).await?,
+        major,
+        programs: server.recovered.programs,
+        database: database.into(),
+        from,
+        way: WHOLE,
+        has_unlogged_rows: false,
+        left_out: Vec::new(),
+    })
 }
 
 impl Places {
-    fn of(settings: &Settings, options: &RecoverOptions) -> anyhow::Result<Self> {
+    fn of(
+        settings: &Settings,
+        options: &RecoverOptions,
+        of_dump: Option<String>,
+    ) -> anyhow::Result<Self> {
         let mut info = ConnInfo::from_process(settings.postgresql.dsn.expose())?;
-        let database = options.database.clone();
+        let database = options.database.clone().or(of_dump);
         let database = database.unwrap_or_else(|| info.database.clone());
         match options.into.as_deref() {
             None => info.database.clone_from(&database),
@@ -123,7 +159,7 @@ struct Prepared {
 /// From the private server to the report.
 async fn take_over(
     settings: &Settings,
-    mut server: PrivateServer<'_>,
+    mut server: PrivateServer,
     places: &Places,
     options: &RecoverOptions,
     phases: &mut Vec<Phase>,
@@ -131,18 +167,19 @@ async fn take_over(
     let begun = Instant::now();
     let mut clock = Clock { phases, begun };
     server.door.options = private();
-    let database = &places.database;
-    let from = server.door.open(database).await;
+    let from = server.door.open(&server.database).await;
     let from = from.with_context(|| {
+        let database = &places.database;
         format!("database \"{database}\" cannot be read as it was at that moment")
     })?;
     forget_timeouts(&from.client).await?;
     let mut to = places.open().await?;
     let Prepared {
-        source,
+        mut source,
         renames,
         toc,
-    } = prepare(settings, &server, &from, &to, database, options).await?;
+    } = prepare(settings, &server, &from, &to, places, options).await?;
+    source.left_out.append(&mut server.left_out);
     clock.end("definitions");
     let loaded = load(&from, &mut to, &source, &renames, &toc, options).await?;
     drop(from);
@@ -171,17 +208,27 @@ async fn take_over(
 
 async fn prepare(
     settings: &Settings,
-    server: &PrivateServer<'_>,
+    server: &PrivateServer,
     from: &Session,
     to: &SqlClient,
-    database: &str,
+    places: &Places,
     options: &RecoverOptions,
 ) -> anyhow::Result<Prepared> {
-    let source = SourceTable::read(&from.client, &options.table, database).await?;
+    let (table, database) = (&options.table, &places.database);
+    let source = SourceTable::read(&from.client, table, database).await?;
+    if source.is_unlogged && !server.has_unlogged_rows {
+        return Err(with_hint(
+            anyhow!(
+                "\"{}\" is unlogged: neither backups nor WAL have its rows",
+                source.name
+            ),
+            "is there a dump? Use --from-dump",
+        ));
+    }
     let renames = new_names(&source, to, options).await?;
     set_apart(from, &source, &renames).await?;
-    let programs = definitions::programs(settings, server.programs, server.major).await?;
-    let toc = definitions::definitions(&programs, &server.door, database).await?;
+    let programs = definitions::programs(settings, &server.programs, server.major).await?;
+    let toc = definitions::definitions(&programs, &server.door, &server.database).await?;
     Ok(Prepared {
         source,
         renames,

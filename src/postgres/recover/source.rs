@@ -19,6 +19,7 @@ pub struct SourceTable {
     pub named: Vec<(NamedKind, QualifiedName)>,
     pub owner: String,
     pub has_row_security: bool,
+    pub is_unlogged: bool,
     pub grants: Vec<Grant>,
     pub foreign_keys: Vec<ForeignKey>,
     pub left_out: Vec<LeftOut>,
@@ -48,7 +49,7 @@ pub struct ForeignKey {
 }
 
 /// The names that somebody may mean: as they are, and as SQL has them.
-const FIND: &str = "select c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text \
+const FIND: &str = "select c.oid, n.nspname::text, c.relname::text, c.relkind::text \
     from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
     where c.relkind in ('r', 'p', 'v', 'm', 'f') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema' \
     and $1 in (c.relname::text, n.nspname || '.' || c.relname, pg_catalog.quote_ident(c.relname), \
@@ -57,7 +58,7 @@ const SIMILAR: &str = "select n.nspname || '.' || c.relname from pg_catalog.pg_c
     join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
     where c.relkind in ('r', 'p') and pg_catalog.lower($1) in (pg_catalog.lower(c.relname), pg_catalog.lower(n.nspname || '.' || c.relname)) \
     order by 1 limit 3";
-const OWNER: &str = "select pg_catalog.pg_get_userbyid(relowner)::text, relrowsecurity from pg_catalog.pg_class where oid = $1";
+const OWNER: &str = "select pg_catalog.pg_get_userbyid(relowner)::text, relrowsecurity, relpersistence = 'u' from pg_catalog.pg_class where oid = $1";
 /// The table and its partitions.
 const TREE: &str = "with recursive tree(oid, depth) as (select $1::oid, 0 union all \
     select i.inhrelid, t.depth + 1 from pg_catalog.pg_inherits i join tree t on t.oid = i.inhparent \
@@ -165,6 +166,7 @@ impl SourceTable {
             named,
             owner: owner.get(0),
             has_row_security: owner.get(1),
+            is_unlogged: owner.get(2),
             grants: grants.iter().map(Grant::of).collect(),
             foreign_keys: keys.iter().map(ForeignKey::of).collect(),
             left_out: left.iter().map(left_out_of).chain(foreign).collect(),
@@ -188,7 +190,7 @@ async fn find(
         several => return Err(ambiguous(asked, several)),
     };
     let name = QualifiedName::new(row.get(1), row.get(2));
-    refuse_without_rows(&name, row.get(3), row.get(4))?;
+    refuse_without_rows(&name, row.get(3))?;
     Ok((row.get(0), name))
 }
 
@@ -308,14 +310,10 @@ fn ambiguous(asked: &str, several: &[Row]) -> anyhow::Error {
     with_hint(error, "name the schema, too")
 }
 
-fn refuse_without_rows(name: &QualifiedName, kind: &str, persistence: &str) -> anyhow::Result<()> {
-    let (what, hint) = match (kind, persistence) {
-        ("v" | "m", _) => ("is a view", "recover the tables that it reads"),
-        ("f", _) => ("is a foreign table", "its rows lie on another server"),
-        (_, "u") => (
-            "is unlogged: neither backups nor WAL have its rows",
-            "is there a dump? Use --from-dump",
-        ),
+fn refuse_without_rows(name: &QualifiedName, kind: &str) -> anyhow::Result<()> {
+    let (what, hint) = match kind {
+        "v" | "m" => ("is a view", "recover the tables that it reads"),
+        "f" => ("is a foreign table", "its rows lie on another server"),
         _ => return Ok(()),
     };
     Err(with_hint(anyhow!("\"{name}\" {what}"), hint))
