@@ -49,19 +49,47 @@ const SHOP: &str = r#"
 
     create table log(line text, number numeric);
     insert into log select 'x' || n % 3, case when n % 3 > 0 then n % 3 end from generate_series(1, 30) n;
+
+    alter table shop.orders force row level security; alter table events_1 enable row level security;
+    create table event_notes(day date, id int, foreign key (day, id) references events);
+    insert into event_notes select day, id from events;
+
+    create sequence shop.numbers;
+    create function shop.is_right(bigint) returns bool language sql security definer as 'select $1 > 0';
+    alter function shop.is_right(bigint) owner to clerk;
+    create function shop.as_clerk(bigint) returns text language plpgsql immutable as $$ begin
+        if current_user <> 'clerk' then raise exception 'it runs as %', current_user; end if; return ''; end $$;
+    create table shop.parent(note text);
+    create table shop.child(no bigint primary key default nextval('shop.numbers'), check (shop.is_right(no))) inherits (shop.parent);
+    create view shop.children with (security_barrier) as select no from shop.child;
+    insert into shop.child(note) select 'n' || n from generate_series(1, 20) n;
+    alter table shop.child owner to clerk; create index on shop.child(shop.as_clerk(no));
+    create function shop.is_lost(int) returns bool language sql as 'select true';
+    alter function shop.is_lost(int) owner to gone;
+    create table shop.of_gone(id int check (shop.is_lost(id)));
+
+    create table shop.tickets(id serial primary key, code varchar(9) unique);
+    insert into shop.tickets(code) select 't' || n from generate_series(1, 10) n;
 "#;
 
 const DAMAGE: &str = r#"
     delete from shop.orders where id between 11 and 40;
     update shop.orders set body = 'wrong' where id in (50, 100);
     insert into shop.orders(customer, total) values (9, 1), (9, 2), (9, 3);
-    truncate events;
+    truncate events, event_notes;
     drop table "My ""Odd"".Table"; drop type "Odd ""Kind""";
     delete from log where ctid in (select ctid from log where line = 'x0' limit 4);
     insert into log values ('new', 1);
     alter table shop.orders disable trigger all;
     alter table shop.orders drop constraint orders_customer_fkey; delete from shop.customers where id = 21;
+    drop table shop.of_gone; drop function shop.is_lost;
     revoke all on shop.orders from gone; drop role gone;
+    drop table shop.child cascade; drop function shop.is_right; drop sequence shop.numbers;
+    delete from shop.tickets where id > 5; insert into shop.tickets values (1000, 'f');
+    select setval('shop.tickets_id_seq', 5); alter table shop.tickets alter code type varchar(2);
+    create function shop.shout(shop.state) returns text language plpgsql as $$ begin raise exception 'a cast'; end $$;
+    create cast (shop.state as text) with function shop.shout(shop.state);
+    alter default privileges in schema shop grant select on tables to public;
 "#;
 
 /// A damaged cluster, and what it held before as text by query.
@@ -116,6 +144,13 @@ fn left<'a>(report: &'a Value, what: &str) -> Vec<&'a Value> {
     left.iter().filter(|left| left["what"] == what).collect()
 }
 
+/// The SQL that puts back, as one transaction.
+fn script(report: &Value) -> String {
+    let sql = report["put_back"]["sql"].as_array().expect("statements");
+    let sql: Vec<&str> = sql.iter().map(|sql| sql.as_str().unwrap()).collect();
+    format!("begin; {}; commit", sql.join("; "))
+}
+
 fn is_empty(folder: &Path) -> bool {
     fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none())
 }
@@ -128,13 +163,15 @@ fn recovers(major: Major) {
     dropped(&damaged);
     without_a_key(&damaged);
     from_a_dump(&damaged);
+    needing_what_is_gone(&damaged);
+    all_rows_or_none(&damaged);
     assert!(is_empty(&scratch.join("drills")));
     let records = damaged
         .walden
         .json(["evidence", "list", "--act", "table-recovery"]);
     let verdicts = records.as_array().expect("records").iter();
     let passed = verdicts.filter(|record| record["verdict"] == "passed");
-    assert_eq!(passed.count(), 6, "{records:#}");
+    assert_eq!(passed.count(), 8, "{records:#}");
 }
 
 outer_majors!(a_table_comes_back_row_for_row, recovers);
@@ -164,8 +201,14 @@ fn deleted_and_updated(damaged: &Damaged) {
     assert_eq!(damaged.cluster.sql(comments), "what is orderedin €");
     let acts = "select count(*) from pg_trigger where tgrelid = 'shop.orders_recovered'::regclass";
     assert_eq!(damaged.cluster.sql(acts), "0");
-    let secure = "select relrowsecurity, has_table_privilege('clerk', oid, 'select') from pg_class where relname = 'orders_recovered'";
-    assert_eq!(damaged.cluster.sql(secure), "t|t");
+    let secure = "select relrowsecurity, relforcerowsecurity, has_table_privilege('clerk', oid, 'select') from pg_class where relname = 'orders_recovered'";
+    assert_eq!(damaged.cluster.sql(secure), "t|f|t");
+    let by_default = "select count(*) from pg_class, aclexplode(relacl) where relname = 'orders_recovered' and grantee = 0";
+    assert_eq!(damaged.cluster.sql(by_default), "0");
+    assert_eq!(
+        left(&report, "forced row security")[0]["name"],
+        "shop.orders"
+    );
     assert_eq!(left(&report, "trigger")[0]["name"], "note");
     assert_eq!(left(&report, "policy")[0]["name"], "mine");
     assert_eq!(
@@ -192,11 +235,8 @@ fn deleted_and_updated(damaged: &Damaged) {
         again.contains("\"shop.orders_recovered\" already"),
         "{again}"
     );
-    let sql = report["put_back"]["sql"].as_array().unwrap();
-    let script: Vec<&str> = sql.iter().map(|sql| sql.as_str().unwrap()).collect();
-    damaged
-        .cluster
-        .sql(&format!("begin; {}; rollback", script.join("; ")));
+    let script = script(&report);
+    damaged.cluster.sql(&script.replace("commit", "rollback"));
     let done = damaged.recover(
         "orders",
         &[
@@ -218,7 +258,7 @@ fn deleted_and_updated(damaged: &Damaged) {
     damaged
         .cluster
         .sql(report["put_back"]["changed_sql"].as_str().unwrap());
-    damaged.cluster.sql(&script.join("; "));
+    damaged.cluster.sql(&script);
     let rest = "select count(*) from (table kept except all table shop.orders) d";
     assert_eq!(damaged.cluster.sql(rest), "0");
 }
@@ -235,6 +275,8 @@ fn truncated(damaged: &Damaged) {
     );
     let parts = "select count(*) from pg_partition_tree('events_recovered')";
     assert_eq!(damaged.cluster.sql(parts), "4");
+    let secure = "select string_agg(relname, ' ' order by relname) from pg_class where relrowsecurity and relname like 'ev%'";
+    assert_eq!(damaged.cluster.sql(secure), "events_1 events_recovered_1");
 }
 
 fn dropped(damaged: &Damaged) {
@@ -310,6 +352,73 @@ fn from_a_dump(damaged: &Damaged) {
     assert_eq!(report["comparison"]["missing"], 0, "{report:#}");
 }
 
+/// It comes back for its owner alone, who else may not even run it.
+fn needing_what_is_gone(damaged: &Damaged) {
+    let report = damaged.recover("shop.child", &["--put-back"]);
+    assert_eq!(report["rows"], 20, "{report:#}");
+    let made = report["also_made"].as_array().unwrap();
+    for what in ["sequence shop.numbers", "function shop.is_right(bigint)"] {
+        assert!(made.contains(&json!(what)), "{report:#}");
+    }
+    let cluster = &damaged.cluster;
+    assert_eq!(cluster.sql("select nextval('shop.numbers')"), "21");
+    let rights =
+        "select proowner::regrole, prosecdef, proacl from pg_proc where proname = 'is_right'";
+    assert_eq!(cluster.sql(rights), "clerk|t|{clerk=X/clerk}");
+    let owner = "select relowner::regrole from pg_class where relname = 'child'";
+    assert_eq!(cluster.sql(owner), "clerk");
+    let sql = |what| left(&report, what)[0]["sql"].as_str().unwrap_or_default();
+    cluster.sql(sql("inheritance"));
+    assert_eq!(cluster.sql("select count(*) from shop.parent"), "20");
+    cluster.sql(sql("view that reads it"));
+    let options = "select reloptions from pg_class where relname = 'children'";
+    assert_eq!(cluster.sql(options), "{security_barrier=true}");
+}
+
+fn all_rows_or_none(damaged: &Damaged) {
+    let cluster = &damaged.cluster;
+    let report = damaged.recover("shop.tickets", &[]);
+    let script = script(&report);
+    let stands = || cluster.sql("select last_value from shop.tickets_id_seq");
+    let refused = |why: &str| {
+        let said = cluster.try_sql(&script).stderr;
+        assert!(said.contains(why), "{why}: {said}");
+        assert_eq!(stands(), "5");
+    };
+    refused("value too long");
+    cluster.sql("alter table shop.tickets alter code type varchar(9)");
+    cluster.sql("insert into shop.tickets values (999, 't7')");
+    refused("duplicate key");
+    cluster.sql("delete from shop.tickets where id = 999");
+    cluster.sql(
+        "create function shop.skip() returns trigger language plpgsql as \
+         $$ begin if new.id = 7 then return null; end if; return new; end $$; \
+         create trigger skip before insert on shop.tickets for each row execute function shop.skip()",
+    );
+    let arguments = ["recover", "table", "shop.tickets", "--name", "before"];
+    let arguments = [&arguments[..], &["--as", "tickets2", "--put-back"]].concat();
+    let said = damaged.walden.refused(1, arguments);
+    assert!(said.contains("only 4 of 5 missing rows went in"), "{said}");
+    assert_eq!(stands(), "5");
+    cluster.sql("drop trigger skip on shop.tickets");
+    cluster.sql(&script);
+    assert_eq!(cluster.sql("select count(*) from shop.tickets"), "11");
+    // Not at the 1000 that somebody chose since.
+    assert_eq!(stands(), "10");
+}
+
+fn refuses_what_would_be_published(cluster: &Cluster, walden: &Walden) {
+    for of in ["all tables", "tables in schema shop"] {
+        cluster.sql(&format!("create publication p for {of}"));
+        for table in ["orders", "shop.orders"] {
+            let arguments = ["recover", "table", table, "--name", "before"];
+            let said = walden.refused(1, arguments);
+            assert!(said.contains("another database with --into"), "{said}");
+        }
+        cluster.sql("drop publication p");
+    }
+}
+
 #[test]
 fn what_cannot_be_recovered_changes_nothing_and_says_why() {
     let scratch = Scratch::new("recoverno");
@@ -356,10 +465,19 @@ fn what_cannot_be_recovered_changes_nothing_and_says_why() {
             "nowhere",
         ),
         ("nothing", &["--from-dump"], 1, "has no table \"nothing\""),
+        (
+            "orders",
+            &["--name", "before", "--as", &"é".repeat(32)],
+            1,
+            "has 64 bytes",
+        ),
+        // Functions of an owner who is gone are nobody's to run.
+        ("shop.of_gone", &at, 1, "role \"gone\" does not exist"),
     ] {
         let said = table(name, more, code);
         assert!(said.contains(why), "{why}: {said}");
     }
+    refuses_what_would_be_published(&cluster, &walden);
     assert_eq!(cluster.sql(tables), before);
     // One row that refers to what is gone keeps all of them out; the copy stays.
     cluster.sql(

@@ -53,7 +53,8 @@ impl After<'_> {
             put_back,
         };
         if self.options.put_back {
-            let rows = load::run(&mut to.client, &outcome.put_back.sql).await?;
+            let missing = outcome.comparison.as_ref().map_or(0, |found| found.missing);
+            let rows = load::run(&mut to.client, &outcome.put_back.sql, missing).await?;
             outcome.put_back.is_done = true;
             outcome.put_back.rows = outcome.comparison.as_ref().map(|_| rows);
             if outcome.comparison.is_none() {
@@ -129,7 +130,10 @@ impl After<'_> {
         let what = "the recovered rows and the present ones cannot be compared";
         let [missing, added, changed, same] = load::counts(&to.client, &pair.count(), what).await?;
         let count = |count: Option<i64>| count.unwrap_or_default().unsigned_abs();
-        let sequences = load::sequences_of(&to.client, &self.source.name).await?;
+        let mut sequences = load::sequences_of(&to.client, &self.source.name).await?;
+        for served in &mut sequences {
+            served.stood = self.loaded.stood.get(&served.column).copied();
+        }
         let key = pair.key();
         let comparison = Comparison {
             key: key.iter().map(|(column, _)| column.name.clone()).collect(),

@@ -21,6 +21,8 @@ pub struct Column {
     pub name: String,
     /// With its length and the like.
     pub data_type: String,
+    /// Without: a cast to it cuts nothing off.
+    pub bare_type: String,
     /// The system's own `=` of this type says what is the same: no collation, and no type of somebody's own.
     pub is_plain: bool,
     pub is_bytes: bool,
@@ -32,7 +34,7 @@ const TABLE: &str = "select c.oid, c.relkind = 'p' from pg_catalog.pg_class c \
     where c.oid = pg_catalog.to_regclass($1) and c.relkind in ('r', 'p')";
 const COLUMNS: &str = "select a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), \
         n.nspname = 'pg_catalog' and a.attcollation = 0 and t.typtype = 'b', a.atttypid = 'bytea'::pg_catalog.regtype, \
-        a.attgenerated <> '', a.attidentity <> '' \
+        a.attgenerated <> '', a.attidentity <> '', pg_catalog.format_type(a.atttypid, -1) \
     from pg_catalog.pg_attribute a join pg_catalog.pg_type t on t.oid = a.atttypid \
     join pg_catalog.pg_namespace n on n.oid = t.typnamespace \
     where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped order by a.attnum";
@@ -69,6 +71,7 @@ pub async fn read(
                 is_bytes: row.get(3),
                 is_generated: row.get(4),
                 is_identity: row.get(5),
+                bare_type: row.get(6),
             })
             .collect(),
         keys: keys.iter().map(|row| row.get(0)).collect(),

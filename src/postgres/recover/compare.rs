@@ -126,11 +126,8 @@ impl Pair<'_> {
         let common = self.common();
         let texts = common
             .iter()
-            .map(|pair| as_text(&quoted(if of == 0 { &pair.0.name } else { &pair.1.name })));
-        format!(
-            "ROW({})::pg_catalog.text COLLATE \"C\"",
-            texts.collect::<Vec<_>>().join(", ")
-        )
+            .map(|pair| quoted(if of == 0 { &pair.0.name } else { &pair.1.name }));
+        as_text(&texts.collect::<Vec<_>>().join(", "))
     }
 
     /// Both tables as sources of rows.
@@ -186,9 +183,10 @@ fn is_plain(pair: &(&Column, &Column)) -> bool {
     pair.0.is_plain && pair.1.is_plain && pair.0.data_type == pair.1.data_type
 }
 
-/// A value as text that is compared byte by byte.
-pub fn as_text(value: &str) -> String {
-    format!("{value}::pg_catalog.text COLLATE \"C\"")
+/// Values as text that is compared byte by byte. As a row they are written by their types' own output functions: a cast
+/// to text may be somebody's function.
+pub fn as_text(values: &str) -> String {
+    format!("ROW({values})::pg_catalog.text COLLATE \"C\"")
 }
 
 /// Somebody's SQL; a comment at its end hides nothing behind it.

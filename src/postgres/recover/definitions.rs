@@ -1,6 +1,6 @@
 //! How a table is made, as `pg_dump` says it: which of its entries, and in which order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Stdio;
 
@@ -94,6 +94,7 @@ pub async fn definitions(programs: &Programs, door: &Door, database: &str) -> an
     let mut command = programs.connecting("pg_dump", &connection);
     command
         .args(["--schema-only", "--format=custom", "--compress=0"])
+        .arg("--encoding=UTF8")
         .arg(format!("--dbname={}", connection.conninfo))
         .stdin(Stdio::null())
         .kill_on_drop(true);
@@ -112,21 +113,27 @@ pub async fn definitions(programs: &Programs, door: &Door, database: &str) -> an
     Ok(toc)
 }
 
-/// The steps that make these tables with their own sequences. Pure.
+/// The steps that make these tables with their own sequences. Errors: one of the tables is not among the entries. Pure.
 pub fn steps<'a>(
     entries: &'a [TocEntry],
     tables: &BTreeSet<QualifiedName>,
     sequences: &BTreeSet<QualifiedName>,
     rows_only: bool,
-) -> Vec<Step<'a>> {
+) -> anyhow::Result<Vec<Step<'a>>> {
     let name = |entry: &TocEntry| QualifiedName::new(&entry.schema(), &entry.tag());
     let is_table = |entry: &TocEntry| entry.kind() == "TABLE" && tables.contains(&name(entry));
+    refuse_untold(
+        tables,
+        entries.iter().filter(|entry| is_table(entry)).map(name),
+    )?;
     let own: BTreeSet<i64> = entries
         .iter()
         .filter(|entry| is_table(entry))
         .map(|entry| entry.id)
         .collect();
-    let chosen = around(&entries_of_use(entries), &own);
+    let of_use = entries_of_use(entries);
+    let chosen = around(&of_use, &own);
+    let needed = needed(&of_use, &own, &chosen);
     let (mut own, mut steps, mut has_rows) = (own, Vec::new(), false);
     for entry in entries.iter().filter(|entry| chosen.contains(&entry.id)) {
         let kind = entry.kind();
@@ -136,13 +143,12 @@ pub fn steps<'a>(
             _ => entry.dependencies().any(|id| own.contains(&id)),
         };
         if !belongs {
-            let is_needed = NEEDED.contains(&kind.as_ref()) || kind == "SEQUENCE";
+            let is_needed = needed.contains(&entry.id);
             steps.extend(is_needed.then_some(Step::Need(entry)));
             continue;
         }
         own.insert(entry.id);
-        let is_after = AFTER_ROWS.contains(&kind.as_ref());
-        if is_after && !has_rows {
+        if AFTER_ROWS.contains(&kind.as_ref()) && !has_rows {
             steps.push(Step::Rows);
             has_rows = true;
         }
@@ -154,7 +160,39 @@ pub fn steps<'a>(
     if !has_rows {
         steps.push(Step::Rows);
     }
-    steps
+    Ok(steps)
+}
+
+fn refuse_untold(
+    tables: &BTreeSet<QualifiedName>,
+    told: impl Iterator<Item = QualifiedName>,
+) -> anyhow::Result<()> {
+    match tables.difference(&told.collect()).next() {
+        None => Ok(()),
+        Some(table) => Err(anyhow!("pg_dump does not tell how \"{table}\" is made")),
+    }
+}
+
+/// What tables and what is attached to them need. A sequence is no part of a table because both need a schema.
+fn needed(entries: &[TocEntry], own: &BTreeSet<i64>, chosen: &BTreeSet<i64>) -> BTreeSet<i64> {
+    let by_id: BTreeMap<i64, &TocEntry> = entries.iter().map(|entry| (entry.id, entry)).collect();
+    let attached = entries.iter().filter(|entry| {
+        let is_attached = chosen.contains(&entry.id) && entry.kind() != "SEQUENCE";
+        is_attached && entry.dependencies().any(|id| own.contains(&id))
+    });
+    let mut waiting: Vec<i64> = attached
+        .map(|entry| entry.id)
+        .chain(own.iter().copied())
+        .collect();
+    let mut found = BTreeSet::new();
+    while let Some(id) = waiting.pop() {
+        if let Some(entry) = by_id.get(&id).filter(|_| found.insert(id)) {
+            waiting.extend(entry.dependencies());
+        }
+    }
+    let is_needed = |kind: &str| NEEDED.contains(&kind) || kind == "SEQUENCE";
+    found.retain(|id| by_id.get(id).is_some_and(|entry| is_needed(&entry.kind())));
+    found
 }
 
 /// Entries that a copy may have, as copies: what acts on others, and privileges, are none.
@@ -195,6 +233,7 @@ mod tests {
             of(3, "TYPE", "s", "state", &[2]),
             of(13, "FUNCTION", "s", "f()", &[2]),
             of(20, "SEQUENCE", "s", "shared", &[2]),
+            of(26, "SEQUENCE", "s", "unrelated", &[2]),
             of(4, "TABLE", "s", "orders", &[2, 3]),
             of(21, "COMMENT", "s", "TABLE orders", &[4]),
             of(22, "COMMENT", "s", "TYPE state", &[3]),
@@ -220,15 +259,17 @@ mod tests {
         let entries = shop();
         let (tables, sequences) = (names(&["orders", "orders_1"]), names(&["orders_id_seq"]));
         assert_eq!(
-            shown(&steps(&entries, &tables, &sequences, false)),
+            shown(&steps(&entries, &tables, &sequences, false).unwrap()),
             [
                 "need 2", "need 3", "need 20", "4", "21", "5", "18", "7", "8", "6", "23", "rows",
                 "10", "11", "24"
             ]
         );
         assert_eq!(
-            shown(&steps(&entries, &tables, &sequences, true)),
+            shown(&steps(&entries, &tables, &sequences, true).unwrap()),
             ["need 2", "need 3", "need 20", "4", "7", "8", "rows"]
         );
+        let error = steps(&entries, &names(&["orders", "other"]), &sequences, false).unwrap_err();
+        assert!(error.to_string().contains("\"s.other\""), "{error}");
     }
 }

@@ -1,6 +1,6 @@
 //! Makes the recovered table beside the present one, in one transaction: it is there as a whole, or not at all.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 
 use anyhow::anyhow;
@@ -12,6 +12,7 @@ use super::columns::{list, rows_of};
 use super::compare::parenthesised;
 use super::definitions::Step;
 use super::names::QualifiedName;
+use super::need::{self, Needed, shown};
 use super::put_back::ColumnSequence;
 use super::rename::{NamedKind, Rename};
 use super::report::LeftOut;
@@ -36,30 +37,31 @@ pub struct Loaded {
     pub rows: u64,
     pub also_made: Vec<String>,
     pub left_out: Vec<LeftOut>,
+    /// What it needs and could not be made.
+    missing: Vec<LeftOut>,
+    /// The last values that the table's own sequences had given out, by column.
+    pub stood: BTreeMap<String, i64>,
 }
 
-const TAKEN: &str = "select n.nspname::text, x.name from (\
-        select relnamespace, relname::text from pg_catalog.pg_class \
-        union all select typnamespace, typname::text from pg_catalog.pg_type \
-        union all select stxnamespace, stxname::text from pg_catalog.pg_statistic_ext) x(namespace, name) \
-    join pg_catalog.pg_namespace n on n.oid = x.namespace where n.nspname = any($1)";
+/// Who has privileges that nobody granted: present defaults gave them. With the SQL that takes them.
+const BY_DEFAULT: &str = "select distinct pg_catalog.format('REVOKE ALL ON %s %s FROM %s CASCADE', \
+        case c.relkind when 'S' then 'SEQUENCE' else 'TABLE' end, c.oid::pg_catalog.regclass, \
+        case a.grantee when 0 then 'PUBLIC' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) end) \
+    from pg_catalog.unnest($1::text[]) u(name) join pg_catalog.pg_class c on c.oid = pg_catalog.to_regclass(u.name), \
+    pg_catalog.aclexplode(c.relacl) a where a.grantee <> c.relowner";
+/// Whether this role may do what another may.
+const IS_LIKE: &str =
+    "select pg_catalog.pg_has_role(oid, 'USAGE') from pg_catalog.pg_roles where rolname = $1";
 const ROLES: &str = "select rolname::text from pg_catalog.pg_roles";
 const SEQUENCES: &str = "select a.attname::text, n.nspname::text, c.relname::text from pg_catalog.pg_depend d \
     join pg_catalog.pg_class c on c.oid = d.objid and c.relkind = 'S' join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
     join pg_catalog.pg_sequence s on s.seqrelid = c.oid and s.seqincrement > 0 \
     join pg_catalog.pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid \
     where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refclassid = d.classid \
-    and d.refobjid = pg_catalog.to_regclass($1) and d.deptype in ('a', 'i')";
+    and d.refobjid = pg_catalog.to_regclass($1) and d.deptype in ('a', 'i') \
+    and a.atttypid in ('int2'::pg_catalog.regtype, 'int4'::pg_catalog.regtype, 'int8'::pg_catalog.regtype)";
 
-/// Names that are in use in some schemas.
-pub async fn taken(client: &Client, schemas: &[&str]) -> anyhow::Result<BTreeSet<QualifiedName>> {
-    let rows = client.query(TAKEN, &[&schemas]).await;
-    let rows = rows.said("the names in use cannot be read")?;
-    let name = |row: &tokio_postgres::Row| QualifiedName::new(row.get(0), row.get(1));
-    Ok(rows.iter().map(name).collect())
-}
-
-/// Sequences that a table's columns take their values from.
+/// Sequences that move up and that a table's columns take whole numbers from.
 pub async fn sequences_of(
     client: &impl GenericClient,
     table: &QualifiedName,
@@ -69,6 +71,7 @@ pub async fn sequences_of(
     let sequence = |row: &tokio_postgres::Row| ColumnSequence {
         column: row.get(0),
         sequence: QualifiedName::new(row.get(1), row.get(2)),
+        stood: None,
     };
     Ok(rows.iter().map(sequence).collect())
 }
@@ -86,19 +89,22 @@ impl Load<'_> {
         let mut loaded = Loaded::default();
         let begun = to.transaction().await;
         let mut transaction = begun.said("no transaction can be begun")?;
-        let mut missing = Vec::new();
         for step in &self.steps {
             match step {
-                Step::Need(entry) => {
-                    need(&mut transaction, entry, &mut loaded, &mut missing).await?
-                }
-                Step::Make(entry) => self.make(&transaction, entry, &missing).await?,
+                Step::Need(entry) => need(from, &mut transaction, entry, &mut loaded).await?,
+                Step::Make(entry) => self.make(&mut transaction, entry, &loaded.missing).await?,
                 Step::Rows => loaded.rows = self.copy(from, &transaction).await?,
             }
         }
         if !self.rows_only {
             self.set_sequences(from, &transaction).await?;
         }
+        for served in sequences_of(from, self.table()).await? {
+            let (value, is_called) = stand(from, &served.sequence).await?;
+            let given = value - i64::from(!is_called);
+            loaded.stood.insert(served.column, given);
+        }
+        loaded.left_out.append(&mut loaded.missing);
         self.protect(&mut transaction, &mut loaded).await?;
         transaction.commit().await.said("the table is not kept")?;
         Ok(loaded)
@@ -106,9 +112,9 @@ impl Load<'_> {
 
     async fn make(
         &self,
-        transaction: &Transaction<'_>,
+        transaction: &mut Transaction<'_>,
         entry: &TocEntry,
-        missing: &[String],
+        missing: &[LeftOut],
     ) -> anyhow::Result<()> {
         let made = transaction.batch_execute(&entry.definition()).await;
         let what = format!(
@@ -116,6 +122,10 @@ impl Load<'_> {
             entry.kind().to_lowercase(),
             entry.tag()
         );
+        let missing = missing
+            .iter()
+            .map(|left| format!("{} {}: {}", left.what, left.name, left.why));
+        let missing: Vec<String> = missing.collect();
         made.said(&what).map_err(|error| match missing.is_empty() {
             true => error,
             false => with_hint(
@@ -125,7 +135,26 @@ impl Load<'_> {
                     missing.join("; ")
                 ),
             ),
-        })
+        })?;
+        self.give(transaction, entry).await
+    }
+
+    /// Gives it to the table's owner at once: functions of indexes and the like run with the owner's rights. Where this role
+    /// may not do as the owner does, it comes last.
+    async fn give(&self, to: &mut Transaction<'_>, made: &TocEntry) -> anyhow::Result<()> {
+        let (kind, owner) = (made.kind(), &self.source.owner);
+        if !matches!(kind.as_ref(), "TABLE" | "SEQUENCE" | "STATISTICS") {
+            return Ok(());
+        }
+        let is_like = to.query_opt(IS_LIKE, &[owner]).await;
+        let is_like = is_like.said("the roles cannot be read")?;
+        if is_like.is_some_and(|row| row.get(0)) {
+            let name = QualifiedName::new(&made.schema(), &made.tag()).sql();
+            let sql = format!("ALTER {kind} {name} OWNER TO {}", quoted(owner));
+            // Of a table that stays without, it is told at the end; an identity's sequence has its table's.
+            let _ = attempt(to, &sql).await?;
+        }
+        Ok(())
     }
 
     /// Copies the rows as text.
@@ -167,15 +196,7 @@ impl Load<'_> {
             .iter()
             .filter(|rename| rename.kind == NamedKind::Sequence);
         for Rename { new, .. } in sequences {
-            let what = format!("sequence \"{new}\" cannot be set");
-            let sql = format!("SELECT last_value, is_called FROM {}", new.sql());
-            let row = from.query_one(&sql, &[]).await.said(&what)?;
-            let (value, is_called): (i64, bool) = (row.get(0), row.get(1));
-            let sql = format!(
-                "SELECT pg_catalog.setval({}, {value}, {is_called})",
-                literal(&new.sql())
-            );
-            to.batch_execute(&sql).await.said(&what)?;
+            set_sequence(from, to, new).await?;
         }
         Ok(())
     }
@@ -186,10 +207,12 @@ impl Load<'_> {
         transaction: &mut Transaction<'_>,
         loaded: &mut Loaded,
     ) -> anyhow::Result<()> {
-        if self.source.has_row_security {
+        self.take_defaults(transaction).await?;
+        let secure = self.source.row_security.iter();
+        for table in secure.filter_map(|name| self.new_name(name)) {
             let sql = format!(
                 "ALTER TABLE {} ENABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY",
-                self.table().sql()
+                table.sql()
             );
             let done = transaction.batch_execute(&sql).await;
             done.said("row security cannot be turned on")?;
@@ -223,10 +246,68 @@ impl Load<'_> {
         Ok(())
     }
 
+    /// Nobody has privileges but who had them.
+    async fn take_defaults(&self, to: &Transaction<'_>) -> anyhow::Result<()> {
+        let what = "privileges that come by default cannot be revoked";
+        let has_them = |kind| matches!(kind, NamedKind::Table | NamedKind::Sequence);
+        let made = self.renames.iter().filter(|rename| has_them(rename.kind));
+        let made: Vec<String> = made.map(|rename| rename.new.sql()).collect();
+        for row in to.query(BY_DEFAULT, &[&made]).await.said(what)? {
+            to.batch_execute(row.get(0)).await.said(what)?;
+        }
+        Ok(())
+    }
+
     fn new_name(&self, old: &QualifiedName) -> Option<&QualifiedName> {
         let found = self.renames.iter().find(|rename| rename.old == *old);
         found.map(|rename| &rename.new)
     }
+}
+
+/// Makes what the table needs, unless it is there.
+async fn need(
+    from: &Client,
+    to: &mut Transaction<'_>,
+    entry: &TocEntry,
+    loaded: &mut Loaded,
+) -> anyhow::Result<()> {
+    match need::make(to, entry).await? {
+        Needed::IsThere => {}
+        Needed::Missing(left) => loaded.missing.push(left),
+        Needed::Made(left) => {
+            let kind = entry.kind().to_lowercase();
+            loaded.also_made.push(format!("{kind} {}", shown(entry)));
+            loaded.left_out.extend(left);
+            if kind == "sequence" {
+                let name = QualifiedName::new(&entry.schema(), &entry.tag());
+                set_sequence(from, to, &name).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A sequence's last value, and whether it was given out.
+async fn stand(from: &Client, sequence: &QualifiedName) -> anyhow::Result<(i64, bool)> {
+    let sql = format!("SELECT last_value, is_called FROM {}", sequence.sql());
+    let row = from.query_one(&sql, &[]).await;
+    let row = row.said(&format!("sequence \"{sequence}\" cannot be read"))?;
+    Ok((row.get(0), row.get(1)))
+}
+
+/// Has a sequence go on where it was.
+async fn set_sequence(
+    from: &Client,
+    to: &Transaction<'_>,
+    sequence: &QualifiedName,
+) -> anyhow::Result<()> {
+    let (value, is_called) = stand(from, sequence).await?;
+    let sql = format!(
+        "SELECT pg_catalog.setval({}, {value}, {is_called})",
+        literal(&sequence.sql())
+    );
+    let done = to.batch_execute(&sql).await;
+    done.said(&format!("sequence \"{sequence}\" cannot be set"))
 }
 
 /// Something that is nice to have.
@@ -274,98 +355,37 @@ impl Wish {
     }
 }
 
-/// Makes what the table needs, unless it is there.
-async fn need(
-    transaction: &mut Transaction<'_>,
-    entry: &TocEntry,
-    loaded: &mut Loaded,
-    missing: &mut Vec<String>,
-) -> anyhow::Result<()> {
-    let name = format!("{} {}", entry.kind().to_lowercase(), shown(entry));
-    if let Some(question) = question(entry) {
-        let point = transaction.savepoint("question").await;
-        let point = point.said("the transaction is lost")?;
-        // In older majors a name of a type that is gone is an error: then the function is gone, too.
-        let is_there = match point.query_one(&question, &[]).await {
-            Ok(row) => row.get(0),
-            Err(error) if error.as_db_error().is_some() => false,
-            Err(error) => return Err(error).said("the transaction is lost"),
-        };
-        point.rollback().await.said("the transaction is lost")?;
-        if is_there {
-            return Ok(());
-        }
-    }
-    match attempt(transaction, &entry.definition()).await? {
-        Ok(()) => loaded.also_made.push(name),
-        Err(why) => missing.push(format!("{name}: {why}")),
-    }
-    Ok(())
-}
-
-fn shown(entry: &TocEntry) -> String {
-    match entry.schema().is_empty() {
-        true => entry.tag().into_owned(),
-        false => format!("{}.{}", entry.schema(), entry.tag()),
-    }
-}
-
-/// Asks whether it is there; `None`: only making it tells.
-fn question(entry: &TocEntry) -> Option<String> {
-    let (tag, schema) = (entry.tag(), entry.schema());
-    let name = QualifiedName::new(&schema, &tag).sql();
-    let of = |function: &str, name: &str| {
-        format!(
-            "SELECT pg_catalog.{function}({}) IS NOT NULL",
-            literal(name)
-        )
-    };
-    Some(match entry.kind().as_ref() {
-        "SCHEMA" => of("to_regnamespace", &quoted(&tag)),
-        "TYPE" | "DOMAIN" | "SHELL TYPE" => of("to_regtype", &name),
-        "SEQUENCE" => of("to_regclass", &name),
-        "COLLATION" => of("to_regcollation", &name),
-        "FUNCTION" | "PROCEDURE" | "AGGREGATE" => {
-            let (name, arguments) = tag.split_once('(')?;
-            let name = QualifiedName::new(&schema, name).sql();
-            of("to_regprocedure", &format!("{name}({arguments}"))
-        }
-        "EXTENSION" => format!(
-            "SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = {})",
-            literal(&tag)
-        ),
-        _ => return None,
-    })
-}
-
-/// Refuses a name that is taken.
-pub fn refuse_taken(new: &QualifiedName, taken: &BTreeSet<QualifiedName>) -> anyhow::Result<()> {
-    match taken.contains(new) {
-        false => Ok(()),
-        true => Err(with_hint(
-            anyhow!("there is something called \"{new}\" already"),
-            "drop it if it is of an earlier recovery, or name another with --as",
-        )),
-    }
-}
-
 /// Rows of one question that answers with counts.
 pub async fn counts(client: &Client, sql: &str, what: &str) -> anyhow::Result<[Option<i64>; 4]> {
     let row = client.query_one(sql, &[]).await.said(what)?;
     Ok([0, 1, 2, 3].map(|at| row.get(at)))
 }
 
-/// Runs statements in one transaction; how many rows the first INSERT put in.
-pub async fn run(client: &mut Client, statements: &[String]) -> anyhow::Result<u64> {
+/// Runs statements in one transaction; how many rows went in. Errors: nothing is done; also where fewer went in than are missing.
+pub async fn run(client: &mut Client, statements: &[String], missing: u64) -> anyhow::Result<u64> {
     let what = "nothing was put back";
     let transaction = client.transaction().await.said(what)?;
+    // Who waits for a lock of the present table keeps others waiting.
+    let patience = transaction.batch_execute("SET LOCAL lock_timeout = '5s'");
+    patience.await.said(what)?;
     let mut rows = 0;
     for statement in statements {
-        let done = transaction.execute(statement, &[]).await.said(what)?;
-        if statement.starts_with("INSERT ") {
-            rows += done;
+        let answer = transaction.query(statement, &[]).await.said(what)?;
+        if let Some(row) = answer.first().filter(|_| statement.starts_with("WITH ")) {
+            rows = row.get::<_, i64>(0).unsigned_abs();
+            refuse_fewer(rows, missing)?;
         }
     }
     transaction.commit().await.said(what)?;
     Ok(rows)
+}
+
+fn refuse_fewer(rows: u64, missing: u64) -> anyhow::Result<()> {
+    match rows < missing {
+        false => Ok(()),
+        true => Err(with_hint(
+            anyhow!("nothing was put back: only {rows} of {missing} missing rows went in"),
+            "does a trigger of the table keep rows out, or did somebody put them in meanwhile?",
+        )),
+    }
 }

@@ -2,7 +2,7 @@
 //! table that is there now.
 //!
 //! [`source`] asks the private server, [`rename`] finds names that are free (pure), [`definitions`] has `pg_dump` say how the
-//! table is made, [`load`] makes it in one transaction, [`compare`] and [`put_back`] write the SQL (pure), [`after`] has it run, [`run`] joins them.
+//! table is made, [`load`] makes it in one transaction with what it needs ([`need`]), [`compare`] and [`put_back`] write the SQL (pure), [`after`] has it run, [`run`] joins them.
 
 mod after;
 mod columns;
@@ -11,9 +11,11 @@ mod definitions;
 mod from_dump;
 mod load;
 mod names;
+mod need;
 mod options;
 mod private_server;
 mod put_back;
+mod refusals;
 mod rename;
 mod report;
 mod run;

@@ -11,9 +11,11 @@ use crate::postgres::dump_restore::sql::{literal, quoted};
 pub struct ColumnSequence {
     pub column: String,
     pub sequence: QualifiedName,
+    /// The last value that the recovered table's had given out; `None`: it had none.
+    pub stood: Option<i64>,
 }
 
-/// Inserts the recovered rows that are missing now. The first statement's count is that of the rows.
+/// Inserts the recovered rows that are missing now. The statement that begins with `WITH` answers with their number.
 pub fn insert_missing(pair: &Pair<'_>, sequences: &[ColumnSequence]) -> Vec<String> {
     let common = pair.common();
     let (present, key) = (pair.present.0, pair.key());
@@ -39,43 +41,72 @@ pub fn insert_missing(pair: &Pair<'_>, sequences: &[ColumnSequence]) -> Vec<Stri
             pair.row_text(1)
         ),
     };
+    let served: Vec<&ColumnSequence> = sequences
+        .iter()
+        .filter(|served| common.iter().any(|(_, now)| now.name == served.column))
+        .collect();
     let mut sql = Vec::new();
     // Without a key nothing else keeps somebody from putting the same row in meanwhile.
-    if key.is_empty() {
-        sql.push(format!(
-            "LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE",
-            present.sql()
-        ));
-    }
-    sql.push(format!(
-        "INSERT INTO {} ({names}){overriding} {rows} ON CONFLICT DO NOTHING",
+    let on_conflict = match key.is_empty() {
+        true => {
+            let present = present.sql();
+            sql.push(format!("LOCK TABLE {present} IN SHARE ROW EXCLUSIVE MODE"));
+            String::new()
+        }
+        // Any other conflict is an error: a row that does not come back is told.
+        false => format!(
+            " ON CONFLICT ({}) DO NOTHING",
+            list(key.iter().map(|(_, now)| *now))
+        ),
+    };
+    let insert = format!(
+        "INSERT INTO {} ({names}){overriding} {rows}{on_conflict}",
         present.sql()
-    ));
-    let served = sequences
-        .iter()
-        .filter(|served| common.iter().any(|(_, now)| now.name == served.column));
-    sql.extend(served.map(|served| advance(present, served)));
+    );
+    sql.push(counted(&insert, &served));
+    if !served.is_empty() {
+        // Sequences do not move back when a constraint fails later.
+        sql.push("SET CONSTRAINTS ALL IMMEDIATE".into());
+    }
+    sql.extend(served.iter().enumerate().map(advance));
     sql
 }
 
-/// A recovered value as the present column takes it.
+/// Counts what an INSERT put in, and keeps the highest values for the transaction's next statements.
+fn counted(insert: &str, served: &[&ColumnSequence]) -> String {
+    let columns = served.iter().enumerate();
+    let columns = columns.map(|(at, served)| format!(", {} AS c{at}", quoted(&served.column)));
+    let highest = (0..served.len()).map(|at| {
+        format!(", pg_catalog.set_config('walden.highest_{at}', max(c{at})::pg_catalog.text, true)")
+    });
+    format!(
+        "WITH i AS ({insert} RETURNING 1 AS one{}) SELECT count(*){} FROM i",
+        columns.collect::<String>(),
+        highest.collect::<String>()
+    )
+}
+
+/// A recovered value as the present column takes it. Its length is left to the assignment, which refuses what is too long.
 fn value(pair: &(&Column, &Column)) -> String {
     let name = format!("r.{}", quoted(&pair.0.name));
-    match pair.0.data_type == pair.1.data_type {
+    match pair.0.bare_type == pair.1.bare_type {
         true => name,
-        false => format!("{name}::{}", pair.1.data_type),
+        false => format!("{name}::{}", pair.1.bare_type),
     }
 }
 
-/// Moves a sequence behind what was put back; never back.
-fn advance(table: &QualifiedName, served: &ColumnSequence) -> String {
+/// Moves a sequence behind what was put back; never back, and not past where it stood.
+fn advance((at, served): (usize, &&ColumnSequence)) -> String {
     let name = served.sequence.sql();
+    let highest = match served.stood {
+        Some(stood) => format!("least(m, {stood})"),
+        None => "m".into(),
+    };
     format!(
-        "SELECT pg_catalog.setval({}, m) FROM (SELECT max({})::int8 AS m FROM {}) highest, {name} s \
-         WHERE m > s.last_value OR (m = s.last_value AND NOT s.is_called)",
-        literal(&name),
-        quoted(&served.column),
-        table.sql()
+        "SELECT pg_catalog.setval({}, {highest}) \
+         FROM (SELECT nullif(pg_catalog.current_setting('walden.highest_{at}', true), '')::int8 AS m) h, {name} s \
+         WHERE m IS NOT NULL AND ({highest} > s.last_value OR ({highest} = s.last_value AND NOT s.is_called))",
+        literal(&name)
     )
 }
 
@@ -126,4 +157,79 @@ pub fn script(statements: &[String]) -> String {
         text += &format!("{statement};\n");
     }
     text + "COMMIT;\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::columns::TableColumns;
+    use super::*;
+
+    fn table(data_type: &str, bare_type: &str, keys: &[&str]) -> TableColumns {
+        let column = |name: &str, data_type: &str, bare_type: &str| Column {
+            name: name.into(),
+            data_type: data_type.into(),
+            bare_type: bare_type.into(),
+            is_plain: true,
+            is_bytes: false,
+            is_generated: false,
+            is_identity: false,
+        };
+        TableColumns {
+            is_partitioned: false,
+            columns: vec![
+                column("id", "integer", "integer"),
+                column("code", data_type, bare_type),
+            ],
+            keys: keys.iter().map(|key| vec![key.to_string()]).collect(),
+        }
+    }
+
+    fn put_back(then: &TableColumns, now: &TableColumns, stood: Option<i64>) -> Vec<String> {
+        let name = |name: &str| QualifiedName::new("s", name);
+        let (recovered, present) = (name("t_recovered"), name("t"));
+        let pair = Pair {
+            recovered: (&recovered, then),
+            present: (&present, now),
+            condition: None,
+        };
+        let sequence = ColumnSequence {
+            column: "id".into(),
+            sequence: name("t_id_seq"),
+            stood,
+        };
+        insert_missing(&pair, &[sequence])
+    }
+
+    #[test]
+    fn values_are_cast_to_other_types_and_never_cut() {
+        let then = table("character varying(9)", "character varying", &["id"]);
+        let shorter = table("character varying(2)", "character varying", &["id"]);
+        let sql = &put_back(&then, &shorter, None)[0];
+        assert!(sql.contains("SELECT r.\"id\", r.\"code\" FROM"), "{sql}");
+        let fixed = table("character(2)", "bpchar", &["id"]);
+        let sql = &put_back(&then, &fixed, None)[0];
+        assert!(sql.contains("r.\"code\"::bpchar FROM"), "{sql}");
+    }
+
+    #[test]
+    fn only_the_key_s_own_conflicts_are_skipped() {
+        let keyed = table("text", "text", &["id"]);
+        let sql = &put_back(&keyed, &keyed, None)[0];
+        assert!(sql.contains(" ON CONFLICT (\"id\") DO NOTHING"), "{sql}");
+        let bare = table("text", "text", &[]);
+        let sql = put_back(&bare, &bare, None);
+        assert!(sql[0].starts_with("LOCK TABLE "), "{sql:?}");
+        assert!(!sql[1].contains("ON CONFLICT"), "{sql:?}");
+    }
+
+    #[test]
+    fn a_sequence_moves_when_constraints_hold_and_not_past_where_it_stood() {
+        let keyed = table("text", "text", &["id"]);
+        let sql = put_back(&keyed, &keyed, Some(7));
+        assert_eq!(sql[1], "SET CONSTRAINTS ALL IMMEDIATE");
+        assert!(
+            sql[2].contains("setval('\"s\".\"t_id_seq\"', least(m, 7))"),
+            "{sql:?}"
+        );
+    }
 }

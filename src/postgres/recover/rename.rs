@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::names::QualifiedName;
 
 /// What PostgreSQL cuts names to, in bytes.
-const LONGEST: usize = 63;
+pub const LONGEST: usize = 63;
 const SUFFIX: &str = "_recovered";
 
 /// What has a name of its own.

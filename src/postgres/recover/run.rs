@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use anyhow::{Context, anyhow, ensure};
@@ -6,13 +7,14 @@ use anyhow::{Context, anyhow, ensure};
 use super::after::After;
 use super::definitions::{self, steps};
 use super::from_dump::DumpOrigin;
-use super::load::{self, Load, Loaded};
+use super::load::{Load, Loaded};
 use super::names::QualifiedName;
 use super::options::{Clock, RecoverOptions};
 use super::private_server::PrivateServer;
+use super::refusals::{refuse_long, refuse_published, refuse_taken, taken};
 use super::rename::{NamedKind, Rename, default_name, renames};
 use super::report::TableRecovery;
-use super::sessions::{Said, forget_timeouts, present, private};
+use super::sessions::{Said, present, private, set_of_later_majors};
 use super::source::SourceTable;
 use crate::config::Settings;
 use crate::error::{one_line, with_hint};
@@ -58,10 +60,14 @@ pub async fn recover(
     };
     let places = Places::of(settings, options, of_dump)?;
     // A long restore is not made in vain.
-    drop(places.open().await?);
+    options.new_name.as_deref().map_or(Ok(()), refuse_long)?;
+    let present = places.open().await?;
+    refuse_published(&present.client, &[], &options.table).await?;
+    drop(present);
     let parent = &settings.drill.folder;
     remove_leftovers(parent).await?;
     let scratch = Scratch::make(parent)?;
+    let made = OnceLock::new();
     let work = async {
         let server = match origin {
             Origin::Backup(cluster, plan) => {
@@ -74,12 +80,12 @@ pub async fn recover(
                 server
             }
         };
-        take_over(settings, server, &places, options, phases).await
+        take_over(settings, server, &places, options, phases, &made).await
     };
     let done = tokio::select! {
         done = work => done,
         asked = stop => Err(asked.err().unwrap_or_else(|| {
-            anyhow!("interrupted: what was restored for it is removed")
+            interrupted(made.get(), options.put_back)
         })),
     };
     // Neither a table that is there nor a reason is lost because something stays on this machine.
@@ -90,6 +96,18 @@ pub async fn recover(
         );
     }
     done
+}
+
+/// What there is when somebody ends it.
+fn interrupted(made: Option<&QualifiedName>, put_back: bool) -> anyhow::Error {
+    let made = match made {
+        None => "the table is not made".into(),
+        Some(new) if put_back => {
+            format!("the recovered rows are in \"{new}\", and may have been put back")
+        }
+        Some(new) => format!("the recovered rows are in \"{new}\""),
+    };
+    anyhow!("interrupted: {made}; what was restored for it is removed")
 }
 
 /// Restores by a plan. Errors: also a server that is not at the moment that the plan promised.
@@ -144,7 +162,7 @@ impl Places {
 
     async fn open(&self) -> anyhow::Result<SqlClient> {
         let session = sql_client(&self.info, &present()).await?;
-        forget_timeouts(&session.client).await?;
+        set_of_later_majors(&session.client).await?;
         Ok(session)
     }
 }
@@ -163,6 +181,7 @@ async fn take_over(
     places: &Places,
     options: &RecoverOptions,
     phases: &mut Vec<Phase>,
+    made: &OnceLock<QualifiedName>,
 ) -> anyhow::Result<TableRecovery> {
     let begun = Instant::now();
     let mut clock = Clock { phases, begun };
@@ -172,7 +191,7 @@ async fn take_over(
         let database = &places.database;
         format!("database \"{database}\" cannot be read as it was at that moment")
     })?;
-    forget_timeouts(&from.client).await?;
+    set_of_later_majors(&from.client).await?;
     let mut to = places.open().await?;
     let Prepared {
         mut source,
@@ -185,13 +204,13 @@ async fn take_over(
     drop(from);
     clock.end("load");
     let new = renames.first().map(|root| root.new.clone());
-    let new = new.context("a table has a name")?;
+    let new = made.get_or_init(|| new.unwrap_or_else(|| source.name.clone()));
     let what = format!("the rows are in \"{new}\", but what followed failed");
     let after = After {
         source: &source,
         renames: &renames,
         loaded,
-        new,
+        new: new.clone(),
         options,
     };
     let outcome = after.outcome(&mut to, &mut clock).await.context(what)?;
@@ -252,7 +271,7 @@ async fn load(
     let work = Load {
         source,
         renames,
-        steps: steps(&toc.entries, &tables, &sequences, options.rows_only),
+        steps: steps(&toc.entries, &tables, &sequences, options.rows_only)?,
         condition: options.condition.as_deref(),
         rows_only: options.rows_only,
     };
@@ -271,10 +290,11 @@ async fn new_names(
         .map(|(_, name)| name.schema.as_str())
         .collect();
     let schemas: Vec<&str> = schemas.into_iter().collect();
-    let taken = load::taken(&to.client, &schemas).await?;
+    refuse_published(&to.client, &schemas, "").await?;
+    let taken = taken(&to.client, &schemas).await?;
     let new_name = options.new_name.clone();
     let new_name = new_name.unwrap_or_else(|| default_name(&source.name.name));
-    load::refuse_taken(&source.name.beside(&new_name), &taken)?;
+    refuse_taken(&source.name.beside(&new_name), &taken)?;
     Ok(renames(&source.named, &new_name, taken))
 }
 
@@ -296,4 +316,26 @@ async fn set_apart(from: &Session, source: &SourceTable, renames: &[Rename]) -> 
         from.client.batch_execute(&rename.sql()).await.said(what)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_ends_it_reads_what_is_there() {
+        let new = QualifiedName::new("s", "t_recovered");
+        for (made, put_back, expected) in [
+            (None, true, "the table is not made"),
+            (
+                Some(&new),
+                false,
+                "the recovered rows are in \"s.t_recovered\";",
+            ),
+            (Some(&new), true, "and may have been put back"),
+        ] {
+            let said = interrupted(made, put_back).to_string();
+            assert!(said.contains(expected), "{said}");
+        }
+    }
 }

@@ -45,10 +45,11 @@ pub fn present() -> String {
     options(&[&BOTH, &PRESENT])
 }
 
-/// Sets what later majors add.
-pub async fn forget_timeouts(client: &Client) -> anyhow::Result<()> {
-    let sql = "select pg_catalog.set_config(name, '0', false) from pg_catalog.pg_settings \
-               where name in ('idle_session_timeout', 'transaction_timeout')";
+/// Sets what later majors add. A server that works on for nobody finds that out.
+pub async fn set_of_later_majors(client: &Client) -> anyhow::Result<()> {
+    let sql = "select pg_catalog.set_config(name, case name when 'client_connection_check_interval' then '10s' else '0' end, false) \
+               from pg_catalog.pg_settings \
+               where name in ('idle_session_timeout', 'transaction_timeout', 'client_connection_check_interval')";
     client
         .query(sql, &[])
         .await

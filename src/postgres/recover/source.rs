@@ -18,7 +18,8 @@ pub struct SourceTable {
     /// What has a name of its own; the table comes first.
     pub named: Vec<(NamedKind, QualifiedName)>,
     pub owner: String,
-    pub has_row_security: bool,
+    /// The table and partitions that have row security.
+    pub row_security: Vec<QualifiedName>,
     pub is_unlogged: bool,
     pub grants: Vec<Grant>,
     pub foreign_keys: Vec<ForeignKey>,
@@ -58,16 +59,24 @@ const SIMILAR: &str = "select n.nspname || '.' || c.relname from pg_catalog.pg_c
     join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
     where c.relkind in ('r', 'p') and pg_catalog.lower($1) in (pg_catalog.lower(c.relname), pg_catalog.lower(n.nspname || '.' || c.relname)) \
     order by 1 limit 3";
-const OWNER: &str = "select pg_catalog.pg_get_userbyid(relowner)::text, relrowsecurity, relpersistence = 'u' from pg_catalog.pg_class where oid = $1";
+const OWNER: &str = "select pg_catalog.pg_get_userbyid(relowner)::text, relpersistence = 'u' from pg_catalog.pg_class where oid = $1";
+const ROW_SECURITY: &str = "select n.nspname::text, c.relname::text from pg_catalog.pg_class c \
+    join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = any($1) and c.relrowsecurity order by 1, 2";
+/// Makes the table stand alone: first no foreign key counts on its rows elsewhere.
+const PART: &str = "select pg_catalog.format('ALTER TABLE %s DROP CONSTRAINT %I', k.conrelid::pg_catalog.regclass, k.conname), 1 as step \
+        from pg_catalog.pg_partition_ancestors($1::pg_catalog.oid) a join pg_catalog.pg_constraint k on k.confrelid = a.relid \
+        where a.relid <> $1 and k.contype = 'f' and k.conparentid = 0 \
+    union all select pg_catalog.format('ALTER TABLE %s ' || case p.relkind when 'p' then 'DETACH PARTITION %s' else 'NO INHERIT %s' end, \
+            case p.relkind when 'p' then i.inhparent else i.inhrelid end::pg_catalog.regclass, \
+            case p.relkind when 'p' then i.inhrelid else i.inhparent end::pg_catalog.regclass), 2 \
+        from pg_catalog.pg_inherits i join pg_catalog.pg_class p on p.oid = i.inhparent \
+        join pg_catalog.pg_class c on c.oid = i.inhrelid where i.inhrelid = $1 or (i.inhrelid = any($2) and c.relkind = 'f') \
+    order by 2, 1";
 /// The table and its partitions.
 const TREE: &str = "with recursive tree(oid, depth) as (select $1::oid, 0 union all \
     select i.inhrelid, t.depth + 1 from pg_catalog.pg_inherits i join tree t on t.oid = i.inhparent \
         join pg_catalog.pg_class p on p.oid = t.oid and p.relkind = 'p') \
-    select t.oid, n.nspname::text, c.relname::text, c.relkind::text, \
-        (select pn.nspname::text from pg_catalog.pg_inherits i join pg_catalog.pg_class p on p.oid = i.inhparent \
-            join pg_catalog.pg_namespace pn on pn.oid = p.relnamespace where i.inhrelid = t.oid limit 1), \
-        (select p.relname::text from pg_catalog.pg_inherits i join pg_catalog.pg_class p on p.oid = i.inhparent \
-            where i.inhrelid = t.oid limit 1) \
+    select t.oid, n.nspname::text, c.relname::text, c.relkind::text \
     from tree t join pg_catalog.pg_class c on c.oid = t.oid join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
     order by t.depth, 2, 3";
 const NAMED: &str = "select 'index', n.nspname::text, c.relname::text from pg_catalog.pg_index i \
@@ -118,25 +127,30 @@ const LEFT_OUT: &str = "select 'foreign key', k.conname::text, \
         || coalesce(' WITH CHECK (' || pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid) || ')', ''), 5 \
         from pg_catalog.pg_policy p where p.polrelid = any($1) \
     union all select distinct 'view that reads it', v.oid::pg_catalog.regclass::text, \
-        pg_catalog.format('CREATE %s %s AS %s', case v.relkind when 'm' then 'MATERIALIZED VIEW' else 'VIEW' end, \
-            v.oid::pg_catalog.regclass, pg_catalog.rtrim(pg_catalog.pg_get_viewdef(v.oid), ';')), 6 \
+        pg_catalog.format('CREATE %s %s%s AS %s', case v.relkind when 'm' then 'MATERIALIZED VIEW' else 'VIEW' end, \
+            v.oid::pg_catalog.regclass, ' WITH (' || pg_catalog.array_to_string(v.reloptions, ', ') || ')', pg_catalog.rtrim(pg_catalog.pg_get_viewdef(v.oid), ';')), 6 \
         from pg_catalog.pg_depend d join pg_catalog.pg_rewrite w on w.oid = d.objid join pg_catalog.pg_class v on v.oid = w.ev_class \
         where d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass \
         and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid = any($1) and v.oid <> all($1) \
     union all select 'place in a publication', p.pubname::text, \
         pg_catalog.format('ALTER PUBLICATION %I ADD TABLE %s', p.pubname, r.prrelid::pg_catalog.regclass), 7 \
         from pg_catalog.pg_publication_rel r join pg_catalog.pg_publication p on p.oid = r.prpubid where r.prrelid = any($1) \
-    union all select 'inheritance', 'from ' || i.inhparent::pg_catalog.regclass::text, null, 8 from pg_catalog.pg_inherits i \
+    union all select 'inheritance', 'from ' || i.inhparent::pg_catalog.regclass::text, \
+        pg_catalog.format('ALTER TABLE %s INHERIT %s', i.inhrelid::pg_catalog.regclass, i.inhparent::pg_catalog.regclass), 8 from pg_catalog.pg_inherits i \
         join pg_catalog.pg_class p on p.oid = i.inhparent where i.inhrelid = $2 and p.relkind = 'r' \
     union all select 'place as a partition', 'of ' || i.inhparent::pg_catalog.regclass::text, \
         pg_catalog.format('ALTER TABLE %s ATTACH PARTITION %s %s', i.inhparent::pg_catalog.regclass, i.inhrelid::pg_catalog.regclass, \
             pg_catalog.pg_get_expr(c.relpartbound, c.oid)), 9 \
         from pg_catalog.pg_inherits i join pg_catalog.pg_class p on p.oid = i.inhparent join pg_catalog.pg_class c on c.oid = i.inhrelid \
         where i.inhrelid = $2 and p.relkind = 'p' \
-    union all select 'table that inherits it', i.inhrelid::pg_catalog.regclass::text, null, 10 from pg_catalog.pg_inherits i \
+    union all select 'table that inherits it', i.inhrelid::pg_catalog.regclass::text, \
+        pg_catalog.format('ALTER TABLE %s INHERIT %s', i.inhrelid::pg_catalog.regclass, i.inhparent::pg_catalog.regclass), 10 from pg_catalog.pg_inherits i \
         join pg_catalog.pg_class p on p.oid = i.inhparent where i.inhparent = $2 and p.relkind = 'r' \
     union all select 'tablespace', s.spcname::text, null, 11 from pg_catalog.pg_class c \
         join pg_catalog.pg_tablespace s on s.oid = c.reltablespace where c.oid = any($1) group by s.spcname \
+    union all select 'forced row security', c.oid::pg_catalog.regclass::text, \
+        pg_catalog.format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', c.oid::pg_catalog.regclass), 12 \
+        from pg_catalog.pg_class c where c.oid = any($1) and c.relrowsecurity and c.relforcerowsecurity \
     order by 4, 2";
 
 impl SourceTable {
@@ -154,26 +168,46 @@ impl SourceTable {
             .collect();
         let owner = client.query_one(OWNER, &[&oid]).await.said(&what)?;
         let columns = columns::read(client, &name).await?.unwrap_or_default();
-        let named = named(client, &tree, &kept).await.said(&what)?;
         let grants = client.query(GRANTS, &[&kept]).await.said(&what)?;
         let keys = client.query(FOREIGN_KEYS, &[&kept]).await.said(&what)?;
-        let left = client.query(LEFT_OUT, &[&kept, &oid]).await.said(&what)?;
-        let foreign = tree.iter().filter(|member| member.is_foreign);
-        let foreign =
-            foreign.map(|member| LeftOut::new("foreign partition", &member.name.to_string()));
         Ok(Self {
             columns,
-            named,
+            named: named(client, &tree, &kept).await.said(&what)?,
             owner: owner.get(0),
-            has_row_security: owner.get(1),
-            is_unlogged: owner.get(2),
+            row_security: secure(client, &kept).await.said(&what)?,
+            is_unlogged: owner.get(1),
             grants: grants.iter().map(Grant::of).collect(),
             foreign_keys: keys.iter().map(ForeignKey::of).collect(),
-            left_out: left.iter().map(left_out_of).chain(foreign).collect(),
-            detach: detach(&tree),
+            left_out: left_out(client, &tree, &kept).await.said(&what)?,
+            detach: detach(client, &tree).await.said(&what)?,
             name,
         })
     }
+}
+
+type Read<T> = Result<Vec<T>, tokio_postgres::Error>;
+
+/// Which of them have row security.
+async fn secure(client: &Client, kept: &[u32]) -> Read<QualifiedName> {
+    let rows = client.query(ROW_SECURITY, &[&kept]).await?;
+    let name = |row: &Row| QualifiedName::new(row.get(0), row.get(1));
+    Ok(rows.iter().map(name).collect())
+}
+
+/// What will not come back.
+async fn left_out(client: &Client, tree: &[Member], kept: &[u32]) -> Read<LeftOut> {
+    let root = tree.first().map(|member| member.oid);
+    let rows = client.query(LEFT_OUT, &[&kept, &root]).await?;
+    let foreign = tree.iter().filter(|member| member.is_foreign);
+    let foreign = foreign.map(|member| LeftOut::new("foreign partition", &member.name.to_string()));
+    Ok(rows.iter().map(left_out_of).chain(foreign).collect())
+}
+
+/// Parts the table from what it is a part of, and from partitions whose rows lie elsewhere.
+async fn detach(client: &Client, tree: &[Member]) -> Read<String> {
+    let all: Vec<u32> = tree.iter().map(|member| member.oid).collect();
+    let rows = client.query(PART, &[&all.first(), &all]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// The table that a name means.
@@ -215,40 +249,16 @@ struct Member {
     oid: u32,
     name: QualifiedName,
     is_foreign: bool,
-    parent: Option<QualifiedName>,
 }
 
 impl Member {
     fn of(row: &Row) -> Self {
-        let parent: (Option<&str>, Option<&str>) = (row.get(4), row.get(5));
         Self {
             oid: row.get(0),
             name: QualifiedName::new(row.get(1), row.get(2)),
             is_foreign: row.get::<_, &str>(3) == "f",
-            parent: parent
-                .0
-                .zip(parent.1)
-                .map(|(schema, name)| QualifiedName::new(schema, name)),
         }
     }
-}
-
-/// Parts the table from what it is a partition of, and from partitions whose rows lie elsewhere.
-fn detach(tree: &[Member]) -> Vec<String> {
-    let parted = tree
-        .iter()
-        .enumerate()
-        .filter(|(at, member)| *at == 0 || member.is_foreign);
-    parted
-        .filter_map(|(_, member)| Some((member.parent.as_ref()?, &member.name)))
-        .map(|(parent, name)| {
-            format!(
-                "ALTER TABLE {} DETACH PARTITION {}",
-                parent.sql(),
-                name.sql()
-            )
-        })
-        .collect()
 }
 
 impl Grant {
