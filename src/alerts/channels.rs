@@ -10,14 +10,15 @@ use hyper::Request;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use tokio::time::timeout;
 
-use super::decide::{Beat, Delivery, Outcome, Policy, decide, due, unreachable};
+use super::decide::{Beat, Delivery, Outcome, Policy, UNREACHABLE, decide, due, unreachable};
 use super::file::{self, AlertsFile, Webhook};
 use super::message::{Message, Origin};
+use super::refused::Refused;
 use super::state::{Alert, AlertState, Seen, Severity};
 use super::template::Escape;
 use super::{command, http_client, mail};
 use crate::config::read_private;
-use crate::error::one_line;
+use crate::error::{find, one_line};
 
 /// How long a channel may take for all that it is told at a time.
 pub const SEND_TIME: Duration = Duration::from_secs(120);
@@ -59,25 +60,36 @@ impl Channels {
         outcomes
     }
 
-    /// One message after the other, until one does not arrive.
+    /// One message after the other, until the channel does not answer.
     async fn deliver(&self, delivery: &Delivery) -> Outcome {
         let mut outcome = Outcome {
             channel: delivery.channel.clone(),
             arrived: Vec::new(),
             beat: None,
             failed: None,
+            refused: Vec::new(),
         };
+        let mut why = None;
         let all = async {
             for alert in &delivery.alerts {
-                self.tell(&delivery.channel, alert).await?;
-                outcome.arrived.push(alert.id());
+                match self.tell(&delivery.channel, alert).await {
+                    Ok(()) => outcome.arrived.push(alert.id()),
+                    Err(error) if find::<Refused>(&error).is_some() => {
+                        outcome.refused.push(alert.id());
+                        why.get_or_insert(error);
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             anyhow::Ok(())
         };
         let told = timeout(SEND_TIME, all).await;
         let told =
             told.unwrap_or_else(|_| Err(anyhow!("it takes longer than {} s", SEND_TIME.as_secs())));
-        outcome.failed = told.err().map(|error| shortened(&error));
+        if told.is_err() {
+            outcome.refused.clear();
+        }
+        outcome.failed = told.err().or(why).map(|error| shortened(&error));
         outcome
     }
 
@@ -103,6 +115,7 @@ impl Channels {
             arrived: Vec::new(),
             beat: Some(beat.at),
             failed,
+            refused: Vec::new(),
         }
     }
 
@@ -156,10 +169,14 @@ impl Channels {
         timeout(self.timeout, work).await.unwrap_or_else(slow)
     }
 
-    /// Tells that the repository cannot be reached, by a process that remembers nothing.
-    pub async fn send_unreachable(&self, policy: &Policy, why: &str) {
+    /// Tells that the alerts cannot be judged, by a process that remembers nothing: at once, as nothing can hold for it.
+    pub async fn send_unreachable(&self, policy: &Policy, what: &str) {
+        let mut policy = policy.clone();
+        policy.hold = Duration::ZERO;
+        policy.rules.entry(UNREACHABLE.into()).or_default().hold = None;
+        let policy = &policy;
         let seen = Seen {
-            conditions: vec![unreachable(why)],
+            conditions: vec![unreachable(what)],
             ..Seen::default()
         };
         let (state, now) = (AlertState::default(), Utc::now());
@@ -182,6 +199,7 @@ impl Channels {
             told_at: None,
             is_told: true,
             owed: Default::default(),
+            heard: Default::default(),
         };
         self.tell(name, &alert).await?;
         alert.resolved_at = Some(Utc::now());

@@ -6,6 +6,8 @@ use anyhow::{Context, bail};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+use super::refused::Refused;
+
 /// What it sees of our environment, which may hold secrets.
 const KEPT: [&str; 5] = ["PATH", "HOME", "LANG", "LC_ALL", "TZ"];
 
@@ -32,7 +34,7 @@ pub async fn run(command: &[String], input: &str) -> anyhow::Result<()> {
     drop(stdin);
     let status = child.wait().await.with_context(what)?;
     if !status.success() {
-        bail!("\"{program}\" ended with {status}");
+        bail!(Refused(format!("\"{program}\" ended with {status}")));
     }
     Ok(())
 }

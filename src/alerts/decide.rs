@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::state::{Alert, AlertState, ChannelTrouble, Condition, Seen, Severity};
+use super::state::{
+    Alert, AlertState, ChannelTrouble, Condition, LONGEST_REST, SKEW, Seen, Severity, WORSE, id,
+};
 
 /// The rule that a channel breaks which cannot be reached.
 pub const CHANNEL_FAILS: &str = "ChannelFails";
@@ -20,7 +22,7 @@ pub const OWN_RULES: [(&str, &str); 2] = [
     ),
     (
         UNREACHABLE,
-        "The repository cannot be reached: how all else stands is not known.",
+        "The repository cannot be reached, or the alerts in it cannot be judged.",
     ),
 ];
 
@@ -28,7 +30,6 @@ pub const OWN_RULES: [(&str, &str); 2] = [
 const CHANNEL_FAILURES: u32 = 2;
 /// After the first failure; doubled by each.
 const FIRST_REST: TimeDelta = TimeDelta::seconds(30);
-const LONGEST_REST: TimeDelta = TimeDelta::minutes(30);
 /// What could not be told in so long a time is not told any more.
 const GIVE_UP: TimeDelta = TimeDelta::days(1);
 /// What is over is shown for so long.
@@ -37,6 +38,9 @@ const SHOWN: TimeDelta = TimeDelta::days(7);
 const AT_A_TIME: usize = 10;
 /// What is not known must hold so many times as long as what is.
 const UNKNOWN_HOLDS: u32 = 5;
+/// Successes that go on all the time, and how often these are stored.
+const GOING_ON: [&str; 2] = ["archive", "alerts"];
+const BEAT_STORED: TimeDelta = TimeDelta::hours(1);
 
 /// What is said of a rule in the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -55,6 +59,8 @@ pub struct RulePolicy {
 pub struct Route {
     pub name: String,
     pub least: Severity,
+    /// What begins there stays open until its end is told.
+    pub keeps_open: bool,
 }
 
 /// What is told after each success.
@@ -83,6 +89,21 @@ pub struct Policy {
 impl Policy {
     fn rule(&self, rule: &str) -> RulePolicy {
         self.rules.get(rule).cloned().unwrap_or_default()
+    }
+
+    /// Nothing is to be told, whatever happens.
+    pub fn is_empty(&self) -> bool {
+        self.routes.is_empty() && self.heartbeats.is_empty()
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.routes.iter().any(|route| route.name == name)
+            || self.heartbeats.iter().any(|beat| beat.name == name)
+    }
+
+    fn keeps_open(&self, name: &str) -> bool {
+        let mut named = self.routes.iter().filter(|route| route.name == name);
+        named.any(|route| route.keeps_open)
     }
 
     /// Who is told of an alert. A channel is not told of itself.
@@ -118,40 +139,37 @@ impl Policy {
 }
 
 /// Why nothing else is known.
-pub fn unreachable(why: &str) -> Condition {
+pub fn unreachable(what: &str) -> Condition {
     Condition {
         rule: UNREACHABLE.into(),
         of: String::new(),
         about: "repository".into(),
         severity: Severity::Critical,
         is_unknown: false,
-        what: format!("the repository cannot be reached: {why}"),
+        what: what.to_string(),
         next: "look at the store, then `walden check`".into(),
     }
 }
 
-/// The next state: what fires, what is over, and who has to be told.
+/// The next state: what fires, what is over, and who has to be told. What belongs to channels that this policy lacks stays:
+/// whoever has them goes on with it.
 pub fn decide(state: &AlertState, seen: &Seen, policy: &Policy, now: DateTime<Utc>) -> AlertState {
-    let mut next = state.clone();
+    let mut next = state.not_ahead(now);
     next.sender = None;
     next.silences.retain(|_, silence| silence.until > now);
-    let is_channel = |name: &String| policy.routes.iter().any(|route| route.name == *name);
-    let is_heartbeat = |name: &String| policy.heartbeats.iter().any(|beat| beat.name == *name);
     next.channels
-        .retain(|name, _| is_channel(name) || is_heartbeat(name));
-    next.heartbeats.retain(|name, _| is_heartbeat(name));
+        .retain(|name, trouble| policy.has(name) || now - trouble.next_try <= GIVE_UP);
     let mut conditions: Vec<Condition> = seen.conditions.clone();
-    conditions.extend(channels_that_fail(&next));
+    conditions.extend(channels_that_fail(&next).filter(|one| policy.has(&one.of)));
     for condition in &mut conditions {
         let severity = policy.rule(&condition.rule).severity;
         condition.severity = severity.unwrap_or(condition.severity);
     }
-    resolve(&mut next, (&conditions, &seen.unjudged), policy, now);
     for condition in &conditions {
         fire(&mut next, condition, policy, now);
     }
+    resolve(&mut next, (&conditions, &seen.unjudged), policy, now);
     for alert in next.alerts.values_mut() {
-        alert.owed.retain(is_channel);
         let told_last = alert.resolved_at.max(alert.told_at);
         if told_last.is_some_and(|told| now - told > GIVE_UP) {
             alert.owed.clear();
@@ -186,37 +204,38 @@ fn resolve(
     now: DateTime<Utc>,
 ) {
     let known: BTreeSet<String> = seen.iter().map(Condition::id).collect();
+    let before = next.clone();
     let is_hidden = |alert: &Alert| {
-        if unjudged.contains(&alert.rule) {
+        // Of a channel that this policy lacks.
+        let fails_elsewhere =
+            alert.rule == CHANNEL_FAILS && before.channels.contains_key(&alert.of);
+        if unjudged.contains(&alert.rule) || fails_elsewhere {
             return true;
         }
         let mut about = seen.iter().filter(|one| one.about == alert.about);
         about.any(|one| one.is_unknown)
     };
-    // What got worse is not over.
-    let got_worse = |alert: &Alert, before: &AlertState| {
-        seen.iter().any(|one| {
-            let is_new = before
-                .alerts
-                .get(&one.id())
-                .is_none_or(|known| !known.fires());
-            is_new
-                && (&one.about, &one.of) == (&alert.about, &alert.of)
-                && one.severity >= alert.severity
+    // What got worse is not over for those who hear of that now.
+    let hears_worse = |alert: &Alert, name: &String| {
+        let mut worse = WORSE.iter().filter(|(milder, _)| *milder == alert.rule);
+        worse.any(|(_, worse)| {
+            let worse = before.alerts.get(&id(worse, &alert.of));
+            worse.is_some_and(|worse| {
+                worse.fires() && worse.told_at == Some(now) && worse.owed.contains(name)
+            })
         })
     };
-    let before = next.clone();
     for (id, alert) in &mut next.alerts {
         if !alert.fires() || known.contains(id) || is_hidden(alert) {
             continue;
         }
         alert.resolved_at = Some(now);
-        let is_silent = policy.rule(&alert.rule).silent || before.silence(alert, now).is_some();
-        let tells = alert.is_told && !is_silent && !got_worse(alert, &before);
-        alert.owed = match tells {
-            true => policy.channels(alert),
-            false => BTreeSet::new(),
-        };
+        let is_quiet = !alert.is_told
+            || policy.rule(&alert.rule).silent
+            || before.silence(alert, now).is_some();
+        let is_told =
+            |name: &&String| policy.keeps_open(name) || !(is_quiet || hears_worse(alert, name));
+        alert.owed = alert.heard.iter().filter(is_told).cloned().collect();
     }
 }
 
@@ -224,38 +243,73 @@ fn resolve(
 fn fire(next: &mut AlertState, condition: &Condition, policy: &Policy, now: DateTime<Utc>) {
     let known = next.alerts.remove(&condition.id());
     let before = known.as_ref().filter(|known| known.fires());
-    let mut alert = Alert {
-        rule: condition.rule.clone(),
-        of: condition.of.clone(),
-        about: condition.about.clone(),
-        severity: condition.severity,
-        what: condition.what.clone(),
-        next: condition.next.clone(),
-        since: before.map_or(now, |before| before.since),
-        resolved_at: None,
-        told_at: known.as_ref().and_then(|known| known.told_at),
-        is_told: before.is_some_and(|before| before.is_told),
-        owed: before.map(|before| before.owed.clone()).unwrap_or_default(),
-    };
-    let got_critical = before.is_some_and(|before| before.severity < alert.severity);
+    let growth = growth(before, next, condition, policy);
+    let mut alert = condition.alert(known.as_ref(), now);
+    let is_quiet = policy.rule(&alert.rule).silent || next.silence(&alert, now).is_some();
     let hold = policy.hold(condition);
-    if policy.rule(&alert.rule).silent || next.silence(&alert, now).is_some() {
+    let told = match !is_quiet && is_due(&alert, growth, hold, policy, now) {
+        true => policy.channels(&alert),
+        false => BTreeSet::new(),
+    };
+    if is_quiet {
         // Once the silence ends it is told, if it still fires.
         (alert.is_told, alert.owed) = (false, BTreeSet::new());
-    } else if is_due(&alert, got_critical, hold, policy, now) {
-        alert.owed = policy.channels(&alert);
+    }
+    if !told.is_empty() {
+        alert.owed.extend(told.iter().cloned());
+        alert.heard.extend(told);
         (alert.is_told, alert.told_at) = (true, Some(now));
-    } else if let Some(before) = before.filter(|before| before.is_told) {
-        // As it was told: an age in it grows all the time, which is no news worth an object.
+    } else if let Some(before) = before.filter(|before| {
+        before.is_told || without_numbers(&before.what).eq(without_numbers(&alert.what))
+    }) {
+        // As it was: an age in it grows all the time, which is no news worth an object.
         (alert.what, alert.next) = (before.what.clone(), before.next.clone());
     }
     next.alerts.insert(condition.id(), alert);
 }
 
+fn without_numbers(text: &str) -> impl Iterator<Item = char> {
+    text.chars().filter(|c| !c.is_ascii_digit() && *c != '.')
+}
+
+/// Whether it is what people know already, got worse. A hold of its own is waited for.
+fn follows_what_was_told(state: &AlertState, condition: &Condition, policy: &Policy) -> bool {
+    let mut milder = WORSE.iter().filter(|(_, worse)| *worse == condition.rule);
+    let is_told = |milder: &str| {
+        let milder = state.alerts.get(&id(milder, &condition.of));
+        milder.is_some_and(|milder| milder.fires() && milder.is_told)
+    };
+    policy.rule(&condition.rule).hold.is_none() && milder.any(|(milder, _)| is_told(milder))
+}
+
+/// Whether something got worse since the last look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Growth {
+    None,
+    /// People do not know of it yet.
+    Untold,
+    Told,
+}
+
+fn growth(
+    before: Option<&Alert>,
+    state: &AlertState,
+    condition: &Condition,
+    policy: &Policy,
+) -> Growth {
+    match before {
+        Some(before) if before.severity >= condition.severity => Growth::None,
+        Some(before) if before.is_told => Growth::Told,
+        Some(_) => Growth::Untold,
+        None if follows_what_was_told(state, condition, policy) => Growth::Told,
+        None => Growth::None,
+    }
+}
+
 /// Whether people are told now, or again.
 fn is_due(
     alert: &Alert,
-    got_critical: bool,
+    growth: Growth,
     hold: Duration,
     policy: &Policy,
     now: DateTime<Utc>,
@@ -263,10 +317,11 @@ fn is_due(
     let passed = |span: Duration, since: DateTime<Utc>| {
         (now - since).to_std().is_ok_and(|passed| passed >= span)
     };
-    match (alert.is_told, alert.told_at) {
-        _ if got_critical => alert.is_told || passed(hold, alert.since),
-        (true, told) => told.is_none_or(|told| passed(policy.repeat(alert), told)),
-        (false, told) => {
+    match (growth, alert.is_told, alert.told_at) {
+        (Growth::Told, ..) => true,
+        (Growth::Untold, ..) => passed(hold, alert.since),
+        (_, true, told) => told.is_none_or(|told| passed(policy.repeat(alert), told)),
+        (_, false, told) => {
             passed(hold, alert.since) && told.is_none_or(|told| passed(policy.throttle, told))
         }
     }
@@ -278,6 +333,28 @@ pub struct Delivery {
     pub channel: String,
     /// In this order.
     pub alerts: Vec<Alert>,
+}
+
+/// What a channel is told now, in this order.
+fn owed(state: &AlertState, channel: &str, now: DateTime<Utc>) -> Vec<Alert> {
+    let trouble = state.channels.get(channel);
+    let rests = trouble.is_some_and(|trouble| trouble.next_try > now);
+    let refused = trouble.map(|trouble| &trouble.refused);
+    let is_refused = |alert: &Alert| refused.is_some_and(|all| all.contains(&alert.id()));
+    // Where single messages were refused, the others do not wait.
+    let takes_others = refused.is_some_and(|all| !all.is_empty());
+    let waits = |alert: &Alert| rests && (!takes_others || is_refused(alert));
+    let all = state.alerts.values();
+    let mut alerts: Vec<Alert> = all
+        .filter(|alert| alert.owed.contains(channel) && !waits(alert))
+        .cloned()
+        .collect();
+    alerts.sort_by_key(|alert| {
+        let severity = Reverse(alert.severity);
+        (is_refused(alert), !alert.fires(), severity, alert.since)
+    });
+    alerts.truncate(AT_A_TIME);
+    alerts
 }
 
 /// A success that a heartbeat tells now.
@@ -298,25 +375,18 @@ pub fn due(
         let trouble = state.channels.get(name);
         trouble.is_some_and(|trouble| trouble.next_try > now)
     };
-    let routes = policy.routes.iter().filter(|route| !rests(&route.name));
-    let deliveries = routes.filter_map(|route| {
-        let all = state.alerts.values();
-        let mut alerts: Vec<Alert> = all
-            .filter(|alert| alert.owed.contains(&route.name))
-            .cloned()
-            .collect();
-        alerts.sort_by_key(|alert| (!alert.fires(), Reverse(alert.severity), alert.since));
-        alerts.truncate(AT_A_TIME);
+    let deliveries = policy.routes.iter().filter_map(|route| {
+        let alerts = owed(state, &route.name, now);
         let channel = route.name.clone();
         (!alerts.is_empty()).then_some(Delivery { channel, alerts })
     });
     let beats = policy.heartbeats.iter().filter(|beat| !rests(&beat.name));
     let beats = beats.filter_map(|beat| {
+        // One that a clock ahead gave is known to be so when its time has come.
         let at = *seen.successes.get(&beat.of)?;
         let told = state.heartbeats.get(&beat.name);
         let name = beat.name.clone();
-        told.is_none_or(|told| *told < at)
-            .then_some(Beat { name, at })
+        (at <= now + SKEW && told.is_none_or(|told| *told < at)).then_some(Beat { name, at })
     });
     (deliveries.collect(), beats.collect())
 }
@@ -331,6 +401,8 @@ pub struct Outcome {
     pub beat: Option<DateTime<Utc>>,
     /// Why not all did.
     pub failed: Option<String>,
+    /// The alerts that it refused to take, where it answered to all.
+    pub refused: Vec<String>,
 }
 
 /// The state after messages were sent.
@@ -347,12 +419,41 @@ pub fn settle(state: &AlertState, outcomes: &[Outcome], now: DateTime<Utc>) -> A
             next.heartbeats.insert(outcome.channel.clone(), at);
         }
         let before = next.channels.remove(&outcome.channel);
-        if let Some(why) = &outcome.failed {
-            let trouble = trouble(before, why, now);
+        let refused_before = before.as_ref().map(|before| before.refused.clone());
+        let mut refused = refused_before.unwrap_or_default();
+        refused.extend(outcome.refused.iter().cloned());
+        refused.retain(|id| {
+            let alert = next.alerts.get(id);
+            alert.is_some_and(|alert| alert.owed.contains(&outcome.channel))
+        });
+        let after = match &outcome.failed {
+            Some(why) => Some(trouble(before, why, now)),
+            None => before.filter(|_| !refused.is_empty()),
+        };
+        if let Some(mut trouble) = after {
+            if outcome.failed.is_some() && outcome.refused.is_empty() {
+                refused.clear();
+            }
+            trouble.refused = refused;
             next.channels.insert(outcome.channel.clone(), trouble);
         }
     }
     next
+}
+
+/// Whether what was sent is to be stored. What goes on all the time is told every few minutes, and stored each hour.
+pub fn is_news(stored: &AlertState, next: &AlertState, policy: &Policy) -> bool {
+    let mut quiet = next.clone();
+    for beat in &policy.heartbeats {
+        let told = stored.heartbeats.get(&beat.name);
+        if let (true, Some(told)) = (GOING_ON.contains(&&*beat.of), told) {
+            let at = quiet.heartbeats.get_mut(&beat.name);
+            if let Some(at) = at.filter(|at| **at - *told < BEAT_STORED) {
+                *at = *told;
+            }
+        }
+    }
+    quiet != *stored
 }
 
 fn trouble(before: Option<ChannelTrouble>, why: &str, now: DateTime<Utc>) -> ChannelTrouble {
@@ -365,6 +466,7 @@ fn trouble(before: Option<ChannelTrouble>, why: &str, now: DateTime<Utc>) -> Cha
         since: before.map_or(now, |before| before.since),
         next_try: now + rest.min(LONGEST_REST),
         why: why.to_string(),
+        refused: BTreeSet::new(),
     }
 }
 

@@ -25,6 +25,7 @@ fn policy() -> Policy {
     let route = |name: &str, least| Route {
         name: name.into(),
         least,
+        keeps_open: false,
     };
     Policy {
         hold: Duration::ZERO,
@@ -89,7 +90,8 @@ impl Story {
                 channel: delivery.channel.clone(),
                 arrived,
                 beat: None,
-                failed: is_dead.then(|| "refused".into()),
+                failed: is_dead.then(|| "no answer".into()),
+                refused: Vec::new(),
             });
         }
         self.state = settle(&self.state, &outcomes, now);
@@ -336,15 +338,25 @@ fn what_is_over_is_shown_for_a_week() {
 }
 
 #[test]
-fn a_channel_that_is_no_longer_there_is_owed_nothing() {
+fn what_belongs_to_channels_of_another_file_is_kept_for_a_day() {
     let mut story = Story::new(policy());
     story.look_with(
         0,
         &[condition("WalGap", "", Severity::Critical)],
         &["pager"],
     );
-    story.policy.routes.pop();
-    assert_eq!(story.look(60, &[]), ["all -WalGap"]);
+    story.state.heartbeats.insert("hc".into(), at(0));
+    let pager = story.policy.routes.pop().unwrap();
+    let told = story.look(60, &[]);
+    assert_eq!(told, ["all -WalGap"]);
+    assert_eq!(story.state.heartbeats["hc"], at(0));
+    let mut other = Story {
+        policy: story.policy.clone(),
+        state: story.state.clone(),
+    };
+    other.policy.routes.push(pager);
+    assert_eq!(other.look(70, &[]), ["pager -WalGap"]);
+    story.look(86_500, &[]);
     assert!(story.state.channels.is_empty() && story.state.alerts["WalGap"].owed.is_empty());
 }
 
@@ -392,6 +404,7 @@ fn a_heartbeat_tells_each_success_once() {
                 arrived: Vec::new(),
                 beat: Some(beat.at),
                 failed: (!works).then(|| "dead".into()),
+                refused: Vec::new(),
             })
             .collect();
         state = settle(&state, &outcomes, at(seconds));
@@ -421,4 +434,247 @@ fn a_growing_age_is_no_news() {
     assert_eq!(story.state, before);
     story.look(10_000, &aged("11 days old"));
     assert_eq!(story.state.alerts["BackupOld"].what, "11 days old");
+}
+
+#[test]
+fn a_channel_of_another_file_that_fails_goes_on_failing_until_it_works() {
+    let mut story = Story::new(policy());
+    let gap = [condition("WalGap", "", Severity::Critical)];
+    for seconds in [0, 30, 40] {
+        story.look_with(seconds, &gap, &["pager"]);
+    }
+    let pager = story.policy.routes.pop().unwrap();
+    assert_eq!(story.look(50, &gap), NOTHING);
+    assert!(story.state.alerts["ChannelFails/pager"].fires());
+    story.policy.routes.push(pager);
+    assert_eq!(story.look(90, &gap), ["pager +WalGap"]);
+    assert_eq!(story.look(91, &gap), ["all -ChannelFails/pager"]);
+}
+
+#[test]
+fn what_nobody_was_told_is_not_marked_as_told() {
+    let all = policy();
+    for file in [
+        Policy {
+            routes: Vec::new(),
+            ..all.clone()
+        },
+        Policy {
+            routes: all.routes[1..].to_vec(),
+            ..all.clone()
+        },
+    ] {
+        let mut story = Story::new(file);
+        let old = |days: &str| {
+            [Condition {
+                what: format!("{days} days old"),
+                ..warning("BackupOld")
+            }]
+        };
+        assert_eq!(story.look(0, &old("9.9")), NOTHING);
+        let before = story.state.clone();
+        assert_eq!(story.look(60, &old("10.0")), NOTHING);
+        assert_eq!(story.state, before, "an age is no news worth an object");
+        story.policy = all.clone();
+        assert_eq!(story.look(120, &old("11.0")), ["all +BackupOld"]);
+        assert_eq!(story.state.alerts["BackupOld"].what, "11.0 days old");
+    }
+}
+
+#[test]
+fn a_clock_that_was_ahead_silences_nothing() {
+    let ahead = 10 * 365 * 86_400;
+    let broken = [warning("DumpOld"), warning("Backlog")];
+    let mut story = Story::new(Policy {
+        hold: Duration::from_secs(60),
+        heartbeats: vec![Heartbeat {
+            name: "hc".into(),
+            of: "backup".into(),
+        }],
+        ..policy()
+    });
+    story.look(ahead, &broken[..1]);
+    story.look_with(ahead + 60, &broken[..1], &["all"]);
+    story.look(ahead + 70, &broken);
+    story.state.heartbeats.insert("hc".into(), at(ahead));
+    story.state.silences.insert(
+        "DumpOld".into(),
+        Silence {
+            until: at(ahead),
+            by: "postgres@db1".into(),
+            reason: String::new(),
+        },
+    );
+    assert_eq!(story.look(0, &broken), NOTHING);
+    assert!(story.state.heartbeats.is_empty());
+    assert_eq!(story.look(1800, &broken), ["all +Backlog"]);
+    let month = 30 * 86_400;
+    assert_eq!(story.look(month, &broken).len(), 2, "{:?}", story.state);
+    let silent = Story::new(policy());
+    let seen = Seen {
+        successes: [("backup".to_string(), at(ahead))].into(),
+        ..Seen::default()
+    };
+    assert_eq!(due(&silent.state, &seen, &story.policy, at(0)).1, []);
+}
+
+#[test]
+fn what_people_know_and_gets_worse_is_told_without_a_hold() {
+    let mut story = Story::new(Policy {
+        hold: Duration::from_secs(60),
+        ..policy()
+    });
+    let used = [warning("DiskUsed")];
+    let full = [condition("DiskFull", "", Severity::Critical)];
+    story.look(0, &used);
+    assert_eq!(story.look(60, &used), ["all +DiskUsed"]);
+    assert_eq!(story.look(70, &full), ["all +DiskFull", "pager +DiskFull"]);
+    assert_eq!(story.look(80, &[]), ["all -DiskFull", "pager -DiskFull"]);
+    for (milder, worse) in WORSE {
+        let all = crate::health::Rule::ALL;
+        assert!(
+            [milder, worse]
+                .iter()
+                .all(|name| all.iter().any(|rule| rule.name() == *name))
+        );
+    }
+    // What nobody knows yet must hold.
+    let mut story = Story::new(story.policy);
+    story.look(0, &used);
+    assert_eq!(story.look(10, &full), NOTHING);
+}
+
+#[test]
+fn the_end_of_what_got_worse_is_told_to_whoever_does_not_hear_the_worse() {
+    let failed = [condition("JobFailed", "dump", Severity::Warning)];
+    let again = [condition("JobFailsAgain", "dump", Severity::Critical)];
+    let said = |hold: Option<u64>, silent, channels: Option<&str>| RulePolicy {
+        hold: hold.map(Duration::from_secs),
+        silent,
+        channels: channels.map(|channel| vec![channel.to_string()]),
+        ..RulePolicy::default()
+    };
+    let over = "all -JobFailed/dump";
+    for (rule, told) in [
+        (said(Some(60), false, None), vec![over]),
+        (said(None, true, None), vec![over]),
+        (
+            said(None, false, Some("pager")),
+            vec![over, "pager +JobFailsAgain/dump"],
+        ),
+    ] {
+        let mut story = Story::new(with_rule("JobFailsAgain", rule));
+        story.look(0, &failed);
+        assert_eq!(story.look(10, &again), told);
+        let ended = story.look(20, &[]);
+        assert!(!ended.iter().any(|line| line.starts_with("all")));
+    }
+    // Something else about the same says nothing of it.
+    let mut story = Story::new(policy());
+    story.look(0, &[warning("DumpOld")]);
+    let other = [warning("NoDump")];
+    assert_eq!(story.look(10, &other), ["all +NoDump", "all -DumpOld"]);
+}
+
+#[test]
+fn what_stays_open_in_a_channel_is_always_ended_there() {
+    let mut policy = policy();
+    policy.routes[1].keeps_open = true;
+    let critical = |rule: &str| [condition(rule, "", Severity::Critical)];
+    let mut policy_of_used = policy.clone();
+    let severe = RulePolicy {
+        severity: Some(Severity::Critical),
+        ..RulePolicy::default()
+    };
+    policy_of_used.rules.insert("DiskUsed".into(), severe);
+    let mut story = Story::new(policy_of_used);
+    story.look(0, &[warning("DiskUsed")]);
+    let told = story.look(10, &critical("DiskFull"));
+    assert_eq!(
+        told,
+        ["all +DiskFull", "pager +DiskFull", "pager -DiskUsed"]
+    );
+    // Also what meanwhile is too mild for it, and what is silent.
+    let mut story = Story::new(policy.clone());
+    story.look(0, &critical("BackupOld"));
+    story.look(10, &[warning("BackupOld")]);
+    assert_eq!(story.look(20, &[]), ["all -BackupOld", "pager -BackupOld"]);
+    let mut story = Story::new(policy);
+    story.look(0, &critical("WalGap"));
+    let silence = Silence {
+        until: at(1000),
+        by: "postgres@db1".into(),
+        reason: String::new(),
+    };
+    story.state.silences.insert("WalGap".into(), silence);
+    story.look(10, &critical("WalGap"));
+    assert_eq!(story.look(20, &[]), ["pager -WalGap"]);
+}
+
+#[test]
+fn a_message_that_is_always_refused_holds_no_other_up() {
+    let mut state = AlertState::default();
+    let mut policy = policy();
+    policy.routes.truncate(1);
+    let mut look = |seconds: i64, conditions: &[Condition], refuses: &[&str]| {
+        let seen = Seen {
+            conditions: conditions.to_vec(),
+            ..Seen::default()
+        };
+        state = decide(&state, &seen, &policy, at(seconds));
+        let (deliveries, _) = due(&state, &seen, &policy, at(seconds));
+        let delivery = deliveries.into_iter().next();
+        let tried = delivery.map_or(Vec::new(), |delivery| delivery.alerts);
+        let tried: Vec<String> = tried.iter().map(Alert::id).collect();
+        let is_refused = |id: &String| refuses.contains(&&**id);
+        let (refused, arrived): (Vec<_>, Vec<_>) = tried.iter().cloned().partition(is_refused);
+        if !tried.is_empty() {
+            let outcome = Outcome {
+                channel: "all".into(),
+                arrived,
+                beat: None,
+                failed: (!refused.is_empty()).then(|| "400".into()),
+                refused,
+            };
+            state = settle(&state, &[outcome], at(seconds));
+        }
+        tried
+    };
+    let gap = condition("WalGap", "", Severity::Critical);
+    let refuses = ["WalGap"];
+    let one = [gap.clone(), warning("DumpOld")];
+    assert_eq!(look(0, &one, &refuses), ["WalGap", "DumpOld"]);
+    // What is new does not rest with it.
+    let two = [gap, warning("DumpOld"), warning("Backlog")];
+    assert_eq!(look(10, &two, &refuses), ["Backlog"]);
+    assert_eq!(look(20, &two, &refuses), NOTHING);
+    assert_eq!(look(30, &two, &refuses), ["WalGap"]);
+    assert_eq!(look(90, &two, &[]), ["WalGap"]);
+    assert!(state.channels.is_empty(), "{state:?}");
+}
+
+#[test]
+fn what_goes_on_all_the_time_is_stored_each_hour() {
+    let policy = Policy {
+        heartbeats: [("alive", "alerts"), ("nightly", "backup")]
+            .map(|(name, of)| Heartbeat {
+                name: name.into(),
+                of: of.into(),
+            })
+            .into(),
+        ..policy()
+    };
+    let beats = |alive: i64, nightly: i64| AlertState {
+        heartbeats: [
+            ("alive".to_string(), at(alive)),
+            ("nightly".to_string(), at(nightly)),
+        ]
+        .into(),
+        ..AlertState::default()
+    };
+    let stored = beats(0, 0);
+    assert!(is_news(&AlertState::default(), &stored, &policy));
+    assert!(!is_news(&stored, &beats(3599, 0), &policy));
+    assert!(is_news(&stored, &beats(3600, 0), &policy));
+    assert!(is_news(&stored, &beats(300, 1), &policy));
 }

@@ -1,16 +1,17 @@
 //! One look: what is seen is compared with the state, the next state is stored, and people are told.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use tokio::time::{Instant, timeout};
 
 use super::channels::{Channels, SEND_TIME};
-use super::decide::{Policy, decide, due, settle, unreachable};
+use super::decide::{Policy, decide, due, is_news, settle, unreachable};
 use super::state::{AlertState, Seen, Sender};
 use super::store::AlertStore;
-use crate::error::one_line;
-use crate::storage::until;
+use crate::error::{find, one_line};
+use crate::storage::{StorageError, until};
 
 /// How long reading or storing the state may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -40,6 +41,8 @@ pub struct Evaluator {
     unkept: Option<(u64, AlertState)>,
     /// While the repository cannot be reached.
     alone: AlertState,
+    /// Successes that our heartbeats told, of which not each is stored.
+    beats: BTreeMap<String, DateTime<Utc>>,
 }
 
 impl Evaluator {
@@ -55,6 +58,7 @@ impl Evaluator {
             watched: None,
             unkept: None,
             alone: AlertState::default(),
+            beats: BTreeMap::new(),
         })
     }
 
@@ -64,7 +68,8 @@ impl Evaluator {
             let (number, state) = within(self.store.latest()).await?;
             let unkept = self.unkept.take().filter(|(at, _)| *at == number);
             let is_kept = unkept.is_none();
-            let state = unkept.map_or(state, |(_, state)| state);
+            let stored = unkept.map_or(state, |(_, state)| state);
+            let state = with_beats(&stored, &self.beats);
             if self.is_elsewhere(number, &state) {
                 let is_elsewhere = true;
                 return Ok(Evaluated {
@@ -75,8 +80,8 @@ impl Evaluator {
             let now = Utc::now();
             let mut next = decide(&state, seen, &self.policy, now);
             let (deliveries, beats) = due(&next, seen, &self.policy, now);
-            let tells = !(deliveries.is_empty() && beats.is_empty());
-            next.sender = tells.then(|| self.own.clone());
+            // A heartbeat that two send does no harm.
+            next.sender = (!deliveries.is_empty()).then(|| self.own.clone());
             let is_same = is_kept && next == state;
             if !is_same
                 && !self
@@ -85,12 +90,18 @@ impl Evaluator {
             {
                 continue;
             }
-            if tells {
-                let number = if is_same { number } else { number + 1 };
+            if !(deliveries.is_empty() && beats.is_empty()) {
+                let (number, stored) = match is_same {
+                    true => (number, stored),
+                    false => (number + 1, next.clone()),
+                };
                 let outcomes = self.channels.send(&deliveries, &beats).await;
                 next = settle(&next, &outcomes, Utc::now());
-                self.keep(number, &next).await;
+                if is_news(&stored, &next, &self.policy) {
+                    self.keep(number, &next).await;
+                }
             }
+            self.beats = next.heartbeats.clone();
             let is_elsewhere = false;
             return Ok(Evaluated {
                 state: next,
@@ -98,6 +109,12 @@ impl Evaluator {
             });
         }
         anyhow::bail!("others decide about the alerts all the time")
+    }
+
+    /// What fires and what is over, for who has nobody to tell: nothing is stored.
+    pub async fn judge(&self, seen: &Seen) -> anyhow::Result<AlertState> {
+        let (_, state) = within(self.store.latest()).await?;
+        Ok(decide(&state, seen, &self.policy, Utc::now()))
     }
 
     /// Stores the next state. `unkept`: the one before was not stored either; where this is not, it is remembered still.
@@ -133,7 +150,8 @@ impl Evaluator {
     async fn keep(&mut self, number: u64, state: &AlertState) {
         match within(self.store.put(number + 1, state)).await {
             Ok(true) => (),
-            Ok(false) => tracing::warn!("alerts: sending took so long that another one took over"),
+            // Heartbeats alone claim nothing.
+            Ok(false) => tracing::debug!("alerts: another one was first to store what was sent"),
             Err(error) => {
                 tracing::debug!("alerts: {}", one_line(&error));
                 self.unkept = Some((number, state.clone()));
@@ -141,10 +159,10 @@ impl Evaluator {
         }
     }
 
-    /// Tells whether the repository can be reached, by what this process remembers. `why`: it cannot.
-    pub async fn reach(&mut self, why: Option<&str>) {
+    /// Tells whether the repository can be reached, by what this process remembers. `what`: it cannot.
+    pub async fn reach(&mut self, what: Option<&str>) {
         let seen = Seen {
-            conditions: why.map(unreachable).into_iter().collect(),
+            conditions: what.map(unreachable).into_iter().collect(),
             ..Seen::default()
         };
         let policy = Policy {
@@ -157,6 +175,24 @@ impl Evaluator {
         let outcomes = self.channels.send(&deliveries, &[]).await;
         self.alone = settle(&next, &outcomes, Utc::now());
     }
+}
+
+fn with_beats(state: &AlertState, beats: &BTreeMap<String, DateTime<Utc>>) -> AlertState {
+    let mut next = state.clone();
+    for (name, at) in beats {
+        let told = next.heartbeats.entry(name.clone()).or_insert(*at);
+        *told = (*told).max(*at);
+    }
+    next
+}
+
+/// Why nothing can be told of anything else.
+pub fn not_judged(error: &anyhow::Error) -> String {
+    let what = match find::<StorageError>(error) {
+        Some(_) => "the repository cannot be reached",
+        None => "the alerts cannot be judged",
+    };
+    format!("{what}: {}", one_line(error))
 }
 
 async fn within<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {

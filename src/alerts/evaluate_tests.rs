@@ -2,6 +2,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
+use crate::alerts::decide::RulePolicy;
 use crate::alerts::file::parse;
 use crate::alerts::message::tests::origin;
 use crate::config::testing::defaults;
@@ -23,10 +24,7 @@ impl World {
     }
 
     fn store(&self, storage: Arc<dyn Storage>) -> AlertStore {
-        AlertStore {
-            storage,
-            folder: "main/alerts/".into(),
-        }
+        AlertStore::new(storage, "main/alerts/".into())
     }
 
     fn evaluator(&self) -> Evaluator {
@@ -127,12 +125,97 @@ async fn wherever_the_store_fails_people_are_told_once() {
 async fn a_repository_that_cannot_be_reached_is_told_without_it() {
     let world = World::new();
     let mut evaluator = world.evaluator();
-    for why in [None, Some("gone"), Some("gone"), None, None] {
-        evaluator.reach(why).await;
+    for what in [None, Some("gone"), Some("gone"), None, None] {
+        evaluator.reach(what).await;
     }
     let told = [
         "firing RepositoryUnreachable",
         "resolved RepositoryUnreachable",
     ];
     assert_eq!(world.told(), told);
+}
+
+#[tokio::test]
+async fn who_has_nobody_to_tell_stores_nothing() {
+    let world = World::new();
+    let mut nobody = world.evaluator();
+    nobody.policy.routes.clear();
+    assert!(nobody.policy.is_empty());
+    let state = nobody.judge(&broken()).await.unwrap();
+    assert_eq!(state.firing().len(), 1);
+    assert_eq!(world.evaluator().store.latest().await.unwrap().0, 0);
+    world.evaluator().look(&broken()).await.unwrap();
+    assert_eq!(world.told(), ["firing RepositoryUnreachable"]);
+}
+
+#[tokio::test]
+async fn a_process_that_remembers_nothing_tells_at_once_and_calls_it_what_it_is() {
+    let world = World::new();
+    let mut evaluator = world.evaluator();
+    let held = RulePolicy {
+        hold: Some(Duration::from_secs(3600)),
+        ..RulePolicy::default()
+    };
+    let unreachable = "RepositoryUnreachable";
+    evaluator.policy.rules.insert(unreachable.into(), held);
+    let newer = not_judged(&anyhow::anyhow!("a newer Walden wrote it"));
+    assert!(newer.starts_with("the alerts cannot be judged: a newer"));
+    let away = StorageError {
+        operation: "list",
+        key: String::new(),
+        store: "s3://b".into(),
+        lasting: false,
+        source: anyhow::anyhow!("gone"),
+    };
+    let away = not_judged(&anyhow::Error::new(away).context("look"));
+    assert!(away.starts_with("the repository cannot be reached: look"));
+    let (channels, policy) = (&evaluator.channels, &evaluator.policy);
+    channels.send_unreachable(policy, &newer).await;
+    assert_eq!(world.told(), ["firing RepositoryUnreachable"]);
+}
+
+#[tokio::test]
+async fn a_message_that_is_refused_does_not_keep_the_next_from_being_sent() {
+    let world = World::new();
+    let mut evaluator = world.evaluator();
+    let written = world.folder.path().join("told").display().to_string();
+    let script = format!(
+        "read -r line; case $line in *DumpOld*) exit 1;; esac; echo \"$line\" >>'{written}'"
+    );
+    evaluator.channels.file.command[0].command = ["sh", "-c", &script].map(String::from).into();
+    let mut seen = broken();
+    seen.conditions.insert(0, unreachable("refused"));
+    seen.conditions[0].rule = "DumpOld".into();
+    let state = evaluator.look(&seen).await.unwrap().state;
+    assert_eq!(world.told(), ["firing RepositoryUnreachable"]);
+    let trouble = &state.channels["note"];
+    assert!(trouble.refused.contains("DumpOld") && trouble.why.contains("exit status: 1"));
+}
+
+#[tokio::test]
+async fn a_heartbeat_that_goes_on_costs_no_object_each_time() {
+    let world = World::new();
+    let mut evaluator = world.evaluator();
+    let text = "[[heartbeat]]\nname = \"alive\"\nof = \"alerts\"\nurl = \"http://127.0.0.1:1/\"";
+    let beats = parse(text).unwrap().policy(&defaults().alerts).heartbeats;
+    evaluator.policy.heartbeats = beats;
+    let now = Utc::now();
+    let told = |at| AlertState {
+        heartbeats: [("alive".to_string(), at)].into(),
+        ..AlertState::default()
+    };
+    let before = now - chrono::TimeDelta::minutes(10);
+    assert!(evaluator.store.put(1, &told(before)).await.unwrap());
+    evaluator.beats = told(now).heartbeats;
+    let seen = Seen {
+        successes: [("alerts".to_string(), now)].into(),
+        ..Seen::default()
+    };
+    let looked = evaluator.look(&seen).await.unwrap();
+    assert_eq!(looked.state, told(now), "it was told, and is not again");
+    assert_eq!(evaluator.store.latest().await.unwrap().0, 1);
+    // What is stored for another reason brings it along.
+    evaluator.look(&broken()).await.unwrap();
+    let (_, state) = evaluator.store.latest().await.unwrap();
+    assert_eq!(state.heartbeats["alive"], now);
 }

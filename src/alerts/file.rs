@@ -193,6 +193,7 @@ impl AlertsFile {
         let route = |name: &String, least: Severity| Route {
             name: name.clone(),
             least,
+            keeps_open: self.pagerduty.iter().any(|pager| pager.name == *name),
         };
         let mut routes = Vec::new();
         routes.extend(self.webhook.iter().map(|one| route(&one.name, one.least)));

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
+use super::refused::Refused;
 use crate::error::{Hint, with_hint};
 
 /// Sends a request; the answer must say that it was taken. Errors name the host alone: the rest of a URL may be a secret.
@@ -46,9 +47,12 @@ pub async fn send(
         }
     };
     let status = status.with_context(what)?;
-    match status.is_success() {
-        true => Ok(()),
-        false => Err(anyhow!("\"{host}\" answered {status}")),
+    let answer = format!("\"{host}\" answered {status}");
+    match status.as_u16() {
+        200..=299 => Ok(()),
+        // Too many at a time: the others would be as well.
+        400..=428 | 430..=499 => Err(Refused(answer).into()),
+        _ => Err(anyhow!(answer)),
     }
 }
 

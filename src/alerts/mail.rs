@@ -6,12 +6,14 @@ use anyhow::{Context, anyhow};
 use lettre::message::{Mailbox, header::ContentType};
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
+use lettre::transport::smtp::response::{Category, Code};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message as Mail, Tokio1Executor};
 
 use super::file::{Mail as MailChannel, MailTls};
 use super::message::Message;
+use super::refused::Refused;
 use crate::config::read_private;
-use crate::error::Hint;
+use crate::error::{Hint, one_line};
 
 /// Sends it to all of the channel at once.
 pub async fn send(channel: &MailChannel, message: &Message) -> anyhow::Result<()> {
@@ -40,8 +42,15 @@ pub async fn send(channel: &MailChannel, message: &Message) -> anyhow::Result<()
         transport = transport.credentials(Credentials::new(user.clone(), password));
     }
     let sent = transport.build().send(mail).await;
-    sent.map(drop)
-        .map_err(|error| anyhow!(error).context(format!("\"{host}\" does not take the mail")))
+    sent.map(drop).map_err(|error| {
+        let what = format!("\"{host}\" does not take the mail");
+        // A login that fails fails for the others as well.
+        let is_login = |code: Code| code.category == Category::Unspecified3;
+        match error.is_permanent() && !error.status().is_some_and(is_login) {
+            true => Refused(format!("{what}: {}", one_line(&anyhow!(error)))).into(),
+            false => anyhow!(error).context(what),
+        }
+    })
 }
 
 fn compose(channel: &MailChannel, message: &Message) -> anyhow::Result<Mail> {

@@ -210,6 +210,7 @@ pub(super) mod tests {
             told_at: None,
             is_told: false,
             owed: BTreeSet::new(),
+            heard: BTreeSet::new(),
         }
     }
 

@@ -12,12 +12,13 @@ mod file;
 mod http_client;
 mod mail;
 mod message;
+mod refused;
 pub mod state;
 mod store;
 mod template;
 
 pub use channels::Channels;
-pub use evaluate::{Evaluated, Evaluator};
+pub use evaluate::{Evaluated, Evaluator, not_judged};
 pub use file::rule_names;
 pub use file::{AlertsFile, parse as parse_file};
 pub use message::Origin;

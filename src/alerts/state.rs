@@ -1,6 +1,7 @@
 //! What is known of alerts: what fires, who was told, and who has yet to be. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,20 @@ pub const FORMAT: u32 = 1;
 
 /// Seconds.
 const STEP: i64 = 300;
+/// Of a channel, after a failure.
+pub const LONGEST_REST: TimeDelta = TimeDelta::minutes(30);
+/// By so much the clocks of two hosts may differ.
+pub const SKEW: TimeDelta = TimeDelta::minutes(5);
+/// Nobody is silent for longer than that by mistake.
+pub const LONGEST_SILENCE: Duration = Duration::from_secs(30 * 86_400);
+
+/// Rules of which the second is broken instead of the first when that gets worse.
+pub const WORSE: [(&str, &str); 4] = [
+    ("JobFailed", "JobFailsAgain"),
+    ("DiskUsed", "DiskFull"),
+    ("BackupSize", "BackupSmall"),
+    ("DumpSize", "DumpSmall"),
+];
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -53,6 +68,27 @@ impl Condition {
     /// The alert that it makes.
     pub fn id(&self) -> String {
         id(&self.rule, &self.of)
+    }
+
+    /// The alert, as it follows the one of that name before.
+    pub fn alert(&self, known: Option<&Alert>, now: DateTime<Utc>) -> Alert {
+        let before = known.filter(|known| known.fires());
+        Alert {
+            rule: self.rule.clone(),
+            of: self.of.clone(),
+            about: self.about.clone(),
+            severity: self.severity,
+            what: self.what.clone(),
+            next: self.next.clone(),
+            since: before.map_or(now, |before| before.since),
+            resolved_at: None,
+            told_at: known.and_then(|known| known.told_at),
+            is_told: before.is_some_and(|before| before.is_told),
+            owed: before.map(|before| before.owed.clone()).unwrap_or_default(),
+            heard: before
+                .map(|before| before.heard.clone())
+                .unwrap_or_default(),
+        }
     }
 }
 
@@ -154,6 +190,9 @@ pub struct Alert {
     /// Channels that have yet to be told.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub owed: BTreeSet<String>,
+    /// Channels that were told, or owed it, since it is broken: they are told when it is over.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub heard: BTreeSet<String>,
 }
 
 impl Alert {
@@ -176,6 +215,9 @@ pub struct ChannelTrouble {
     /// Not before this it is tried again.
     pub next_try: DateTime<Utc>,
     pub why: String,
+    /// Alerts that it answered to and did not take; others do not wait for them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub refused: BTreeSet<String>,
 }
 
 /// Somebody does not want to be told.
@@ -228,6 +270,25 @@ impl Default for AlertState {
 }
 
 impl AlertState {
+    /// As if no clock had ever been ahead: else nobody would be told until that time comes.
+    pub fn not_ahead(&self, now: DateTime<Utc>) -> Self {
+        let mut next = self.clone();
+        for alert in next.alerts.values_mut() {
+            alert.since = alert.since.min(now);
+            alert.told_at = alert.told_at.map(|told| told.min(now));
+            alert.resolved_at = alert.resolved_at.map(|over| over.min(now));
+        }
+        for trouble in next.channels.values_mut() {
+            trouble.since = trouble.since.min(now);
+            trouble.next_try = trouble.next_try.min(now + LONGEST_REST);
+        }
+        for silence in next.silences.values_mut() {
+            silence.until = silence.until.min(now + LONGEST_SILENCE);
+        }
+        next.heartbeats.retain(|_, told| *told <= now + SKEW);
+        next
+    }
+
     /// What fires, the worst and oldest first.
     pub fn firing(&self) -> Vec<&Alert> {
         let mut firing: Vec<&Alert> = self.alerts.values().filter(|alert| alert.fires()).collect();

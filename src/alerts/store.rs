@@ -2,11 +2,12 @@
 //! one has decided it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, anyhow};
 
 use super::state::{AlertState, FORMAT};
-use crate::error::{Hint, with_hint};
+use crate::error::{Hint, one_line, with_hint};
 use crate::storage::{Key, ListEntry, PutMode, PutOutcome, Storage, get_all, list_all};
 
 /// Bytes of a state at most.
@@ -19,12 +20,23 @@ const REMOVED: usize = 100;
 /// A cluster's alerts.
 #[derive(Debug, Clone)]
 pub struct AlertStore {
-    pub storage: Arc<dyn Storage>,
+    storage: Arc<dyn Storage>,
     /// Ends with `/`.
-    pub folder: String,
+    folder: String,
+    /// Old objects may not be deleted.
+    keeps_all: Arc<AtomicBool>,
 }
 
 impl AlertStore {
+    /// `folder` ends with `/`.
+    pub fn new(storage: Arc<dyn Storage>, folder: String) -> Self {
+        Self {
+            storage,
+            folder,
+            keeps_all: Arc::default(),
+        }
+    }
+
     /// The state and its number; 0: there is none yet. Errors: it cannot be read, or a newer Walden wrote it.
     pub async fn latest(&self) -> anyhow::Result<(u64, AlertState)> {
         for _ in 0..LOOKS {
@@ -57,16 +69,31 @@ impl AlertStore {
         }
         // The one before stays, for who is just reading it.
         for old in all.iter().filter(|old| **old + 1 < number).take(REMOVED) {
-            self.remove(*old).await;
+            if !self.remove(*old).await {
+                break;
+            }
         }
         Ok(true)
     }
 
-    /// What stays does no harm: the next one removes it.
-    async fn remove(&self, number: u64) {
-        if let Err(error) = self.storage.delete(&self.key(number)).await {
+    /// What stays does no harm: the next one removes it. Who may delete nothing does not try again.
+    async fn remove(&self, number: u64) -> bool {
+        if self.keeps_all.load(Ordering::Relaxed) {
+            return false;
+        }
+        let Err(error) = self.storage.delete(&self.key(number)).await else {
+            return true;
+        };
+        if error.lasting && !self.keeps_all.swap(true, Ordering::Relaxed) {
+            let folder = self.subfolder();
+            tracing::warn!(
+                "alerts: old states below \"{folder}\" stay, as they cannot be deleted: {}",
+                one_line(&error.into())
+            );
+        } else {
             tracing::debug!("{error}: {:#}", error.source);
         }
+        false
     }
 
     async fn numbers(&self) -> anyhow::Result<Vec<u64>> {
@@ -115,15 +142,19 @@ fn parse(key: &Key, bytes: &[u8]) -> anyhow::Result<AlertState> {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+    use std::sync::atomic::AtomicUsize;
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use bytes::Bytes;
+
     use super::*;
-    use crate::error::{hints, one_line};
-    use crate::storage::MemoryStorage;
+    use crate::error::hints;
+    use crate::storage::{Body, IsOwnKey, MemoryStorage, ObjectMeta, StorageError, Upload};
 
     fn store() -> AlertStore {
-        AlertStore {
-            storage: Arc::new(MemoryStorage::default()),
-            folder: "main/alerts/".into(),
-        }
+        AlertStore::new(Arc::new(MemoryStorage::default()), "main/alerts/".into())
     }
 
     #[tokio::test]
@@ -139,6 +170,72 @@ mod tests {
         // One that slept since: its number is free again.
         assert!(!store.put(2, &AlertState::default()).await.unwrap());
         assert_eq!(store.numbers().await.unwrap(), [3, 4]);
+    }
+
+    /// Takes everything and deletes nothing.
+    #[derive(Debug, Default)]
+    struct Undeletable {
+        inner: MemoryStorage,
+        deletes: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl Storage for Undeletable {
+        fn describe(&self) -> String {
+            self.inner.describe()
+        }
+        async fn put(
+            &self,
+            key: &Key,
+            body: Body,
+            mode: PutMode,
+        ) -> Result<PutOutcome, StorageError> {
+            self.inner.put(key, body, mode).await
+        }
+        async fn begin(
+            &self,
+            key: &Key,
+            mode: PutMode,
+        ) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
+            self.inner.begin(key, mode).await
+        }
+        async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
+            self.inner.get(key, range).await
+        }
+        async fn head(&self, key: &Key) -> Result<Option<ObjectMeta>, StorageError> {
+            self.inner.head(key).await
+        }
+        async fn list(
+            &self,
+            folder: &str,
+            after: Option<&str>,
+        ) -> Result<Vec<ListEntry>, StorageError> {
+            self.inner.list(folder, after).await
+        }
+        async fn delete(&self, key: &Key) -> Result<(), StorageError> {
+            self.deletes.fetch_add(1, Ordering::Relaxed);
+            Err(StorageError {
+                operation: "delete",
+                key: key.to_string(),
+                store: self.describe(),
+                lasting: true,
+                source: anyhow!("access denied"),
+            })
+        }
+        async fn sweep(&self, _age: Duration, _ours: IsOwnKey<'_>) -> Result<u64, StorageError> {
+            Ok(0)
+        }
+    }
+
+    #[tokio::test]
+    async fn who_may_delete_nothing_tries_it_once() {
+        let storage = Arc::new(Undeletable::default());
+        let store = AlertStore::new(storage.clone(), "main/alerts/".into());
+        for number in 1..10 {
+            assert!(store.put(number, &AlertState::default()).await.unwrap());
+        }
+        assert_eq!(store.latest().await.unwrap().0, 9);
+        assert_eq!(storage.deletes.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test]

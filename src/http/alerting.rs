@@ -9,9 +9,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::app::App;
-use crate::alerts::Evaluator;
 use crate::alerts::state::Seen;
-use crate::error::one_line;
+use crate::alerts::{Evaluator, not_judged};
 use crate::service::status::waiting_files;
 
 /// How often in a row the repository may not answer: a look comes each minute as a rule.
@@ -55,15 +54,16 @@ impl Alerting {
 
     async fn look(&mut self, app: &App, failures: &mut u32) {
         let unread = app.known.borrow().failed.clone();
+        let unread = unread.map(|why| format!("the repository cannot be read: {why}"));
         let failed = match self.evaluate(app).await {
             Ok(()) => unread,
-            Err(error) => Some(one_line(&error)),
+            Err(error) => Some(not_judged(&error)),
         };
         *failures = match &failed {
             None => 0,
             Some(why) => {
                 if *failures == 0 {
-                    tracing::warn!("alerts: the repository cannot be used: {why}");
+                    tracing::warn!("alerts: {why}");
                 }
                 failures.saturating_add(1)
             }

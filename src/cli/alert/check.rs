@@ -4,10 +4,9 @@ use tokio::time::sleep;
 
 use super::super::status;
 use super::{list, policy_and_channels, store};
-use crate::alerts::Evaluator;
 use crate::alerts::state::{AlertState, Seen, Severity};
+use crate::alerts::{Evaluator, not_judged};
 use crate::cli::{Context, Exit};
-use crate::error::one_line;
 
 /// Between two looks while somebody else tells people.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -29,7 +28,9 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
             Ok(exit(&state))
         }
         Err(error) => {
-            channels.send_unreachable(&policy, &one_line(&error)).await;
+            channels
+                .send_unreachable(&policy, &not_judged(&error))
+                .await;
             Err(error)
         }
     }
@@ -45,8 +46,11 @@ async fn seen(context: &Context) -> anyhow::Result<Seen> {
     ))
 }
 
-/// The state once nobody else tells people.
+/// The state once nobody else tells people. Who has nobody to tell marks nothing as told.
 async fn settled(evaluator: &mut Evaluator, seen: &Seen) -> anyhow::Result<AlertState> {
+    if evaluator.policy.is_empty() {
+        return evaluator.judge(seen).await;
+    }
     loop {
         let looked = evaluator.look(seen).await?;
         if !looked.is_elsewhere {

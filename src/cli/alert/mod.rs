@@ -79,10 +79,10 @@ fn policy_and_channels(settings: &Settings) -> anyhow::Result<(Policy, Channels)
 }
 
 fn store(cluster: &Cluster) -> AlertStore {
-    AlertStore {
-        storage: cluster.repository.shared_storage(),
-        folder: cluster.layout.alerts_folder(),
-    }
+    AlertStore::new(
+        cluster.repository.shared_storage(),
+        cluster.layout.alerts_folder(),
+    )
 }
 
 /// What looks how all stands, for the service; `None`: nobody is to be told. Errors: the file cannot be understood.

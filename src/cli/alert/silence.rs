@@ -5,7 +5,7 @@ use chrono::Utc;
 
 use super::store;
 use crate::alerts::rule_names;
-use crate::alerts::state::Silence;
+use crate::alerts::state::{LONGEST_SILENCE, Silence};
 use crate::cli::evidence::who;
 use crate::cli::exit::wrong_usage;
 use crate::cli::{Context, Exit, print_text};
@@ -29,11 +29,8 @@ pub struct Args {
     end: bool,
 }
 
-/// Nobody is silent for longer than that by mistake.
-const LONGEST: Duration = Duration::from_secs(30 * 86_400);
-
 fn span(text: &str) -> Result<Duration, String> {
-    let span = parse_duration(text).filter(|span| !span.is_zero() && *span <= LONGEST);
+    let span = parse_duration(text).filter(|span| !span.is_zero() && *span <= LONGEST_SILENCE);
     span.ok_or_else(|| "a span is written as 30m or 4h, and is 30d at most".into())
 }
 
