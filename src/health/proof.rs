@@ -38,15 +38,21 @@ pub struct SeenAct {
 
 /// What is not good about what was done, in any order.
 pub fn judge(acts: &[SeenAct], limits: &Limits, now: DateTime<Utc>) -> Vec<HealthReason> {
+    let mut reasons = not_passed(acts);
+    reasons.extend(too_long_ago(acts, limits, now));
+    reasons.extend(slow_restore(acts, limits));
+    reasons
+}
+
+/// The last drill and the last verification, if they did not pass.
+fn not_passed(acts: &[SeenAct]) -> Vec<HealthReason> {
     let of = |kind: ActKind| {
         let of_kind = acts.iter().filter(move |act| act.kind == kind);
         of_kind.max_by_key(|act| act.ended)
     };
-    let mut reasons = Vec::new();
-    let drill = of(ActKind::Drill);
-    for (act, name, rules, next) in [
+    let last = [
         (
-            drill,
+            of(ActKind::Drill),
             "drill",
             [Rule::DrillFailed, Rule::DrillCouldNotRun],
             "`walden evidence list --act drill` shows it; mend it, then `walden drill run`",
@@ -57,28 +63,30 @@ pub fn judge(acts: &[SeenAct], limits: &Limits, now: DateTime<Utc>) -> Vec<Healt
             [Rule::VerificationFailed; 2],
             "look with `walden repo verify`, and repair from a copy",
         ),
-    ] {
-        let Some(act) = act else { continue };
+    ];
+    let reason = |(act, name, rules, next): (Option<&SeenAct>, &str, [Rule; 2], _)| {
+        let act = act?;
         let (rule, how) = match act.end {
-            ActEnd::Passed => continue,
+            ActEnd::Passed => return None,
             ActEnd::Failed => (rules[0], "failed"),
             ActEnd::CouldNotRun => (rules[1], "could not run"),
         };
         let why = act.why.lines().next().unwrap_or_default();
-        reasons.push(HealthReason::new(
-            rule,
-            format!("the last {name} {how}: {why}"),
-            next,
-        ));
-    }
-    let passed = acts.iter().filter(|act| act.end == ActEnd::Passed);
+        let what = format!("the last {name} {how}: {why}");
+        Some(HealthReason::new(rule, what, next))
+    };
+    last.into_iter().filter_map(reason).collect()
+}
+
+fn too_long_ago(acts: &[SeenAct], limits: &Limits, now: DateTime<Utc>) -> Vec<HealthReason> {
+    let is_drill = |act: &&SeenAct| act.end == ActEnd::Passed && act.kind == ActKind::Drill;
+    let drilled = acts.iter().filter(is_drill).map(|act| act.ended).max();
     // Changed settings prove nothing.
     let proofs = acts.iter().filter(|act| act.kind != ActKind::Other);
-    let drilled = passed.clone().filter(|act| act.kind == ActKind::Drill);
     let ages = [
         (
             limits.drill_age,
-            drilled.map(|act| act.ended).max(),
+            drilled,
             Rule::DrillOld,
             "drill that passed",
             "run one: `walden drill run`",
@@ -91,30 +99,30 @@ pub fn judge(acts: &[SeenAct], limits: &Limits, now: DateTime<Utc>) -> Vec<Healt
             "run a drill or `walden repo verify`",
         ),
     ];
-    reasons.extend(
-        ages.into_iter()
-            .filter_map(|(limit, last, rule, what, next)| {
-                too_old(limit?, last, now)
-                    .map(|age| HealthReason::new(rule, format!("{age} {what}"), next))
-            }),
-    );
-    let restored = passed.filter(|act| matches!(act.kind, ActKind::Restore | ActKind::Drill));
-    let slow = restored
-        .max_by_key(|act| act.ended)
-        .zip(limits.restore_time);
-    if let Some((act, limit)) =
-        slow.filter(|(act, limit)| act.took.to_std().is_ok_and(|took| took > *limit))
-    {
-        let limit = TimeDelta::from_std(limit).unwrap_or_default();
-        let what = format!(
-            "the last restore took {}; health.restore_time is {}",
-            words(act.took),
-            words(limit)
-        );
-        let next = "look where the time goes: `walden evidence show`";
-        reasons.push(HealthReason::new(Rule::RestoreSlow, what, next));
+    let reason = |(limit, last, rule, what, next): (Option<_>, _, _, _, _)| {
+        let age = too_old(limit?, last, now)?;
+        Some(HealthReason::new(rule, format!("{age} {what}"), next))
+    };
+    ages.into_iter().filter_map(reason).collect()
+}
+
+fn slow_restore(acts: &[SeenAct], limits: &Limits) -> Option<HealthReason> {
+    let is_restore = |act: &&SeenAct| {
+        act.end == ActEnd::Passed && matches!(act.kind, ActKind::Restore | ActKind::Drill)
+    };
+    let restored = acts.iter().filter(is_restore);
+    let (last, limit) = (restored.max_by_key(|act| act.ended)?, limits.restore_time?);
+    if !last.took.to_std().is_ok_and(|took| took > limit) {
+        return None;
     }
-    reasons
+    let limit = TimeDelta::from_std(limit).unwrap_or_default();
+    let what = format!(
+        "the last restore took {}; health.restore_time is {}",
+        words(last.took),
+        words(limit)
+    );
+    let next = "look where the time goes: `walden evidence show`";
+    Some(HealthReason::new(Rule::RestoreSlow, what, next))
 }
 
 /// In words, if it is.

@@ -87,16 +87,19 @@ fn compose(app: &App, gathered: Gathered) -> Page {
         chosen,
     } = gathered;
     let now = Utc::now();
-    let content = Content {
-        facts: &read.facts,
-        windows: &read.windows,
-        events: &events.events,
-        query: &query,
-        chosen,
-        now,
-    };
     let records = app.records.borrow().clone();
-    let line = drawn(&content, span.as_ref(), &records);
+    let line = drawn(
+        &Content {
+            facts: &read.facts,
+            windows: &read.windows,
+            events: &events.events,
+            query: &query,
+            chosen,
+            now,
+        },
+        span.as_ref(),
+        &records,
+    );
     let seen = app.status.borrow().clone();
     let status = seen.as_ref().map(|seen| &seen.status);
     let (upkeep, jobs) = (app.upkeep(), app.jobs.borrow().clone());

@@ -40,6 +40,22 @@ impl NewestDumps {
 
     /// The newest of each database and kind that holds all tables and can be read. Errors: the store did not answer.
     pub async fn refresh(&mut self, cluster: &Cluster) -> anyhow::Result<Vec<NewestDump>> {
+        self.look(cluster).await?;
+        let by_kind = self.by_kind(cluster);
+        let reads: Vec<_> = by_kind
+            .values()
+            .map(|dumps| self.first_readable(cluster, dumps))
+            .collect();
+        let reads = stream::iter(reads).buffer_unordered(AT_ONCE);
+        let newest: Vec<_> = reads.try_collect().await?;
+        self.known = newest.into_iter().flatten().collect();
+        let series: Vec<_> = by_kind.values().map(Vec::as_slice).collect();
+        self.add_sizes(cluster, &series).await;
+        Ok(self.known.values().cloned().collect())
+    }
+
+    /// Which dumps there are.
+    async fn look(&mut self, cluster: &Cluster) -> anyhow::Result<()> {
         let storage = cluster.repository.storage();
         self.databases.poll(storage, &[], false).await?;
         let folders = self.databases.names();
@@ -59,17 +75,7 @@ impl NewestDumps {
         let polls: Vec<_> = self.dumps.iter_mut().map(poll).collect();
         let polls = stream::iter(polls).buffer_unordered(AT_ONCE);
         polls.try_collect::<Vec<_>>().await?;
-        let by_kind = self.by_kind(cluster);
-        let reads: Vec<_> = by_kind
-            .values()
-            .map(|dumps| self.first_readable(cluster, dumps))
-            .collect();
-        let reads = stream::iter(reads).buffer_unordered(AT_ONCE);
-        let newest: Vec<_> = reads.try_collect().await?;
-        self.known = newest.into_iter().flatten().collect();
-        let series: Vec<_> = by_kind.values().map(Vec::as_slice).collect();
-        self.add_sizes(cluster, &series).await;
-        Ok(self.known.values().cloned().collect())
+        Ok(())
     }
 
     /// Says how large those before the newest were. `series`: the newest of each first.
