@@ -471,5 +471,5 @@ fn trouble(before: Option<ChannelTrouble>, why: &str, now: DateTime<Utc>) -> Cha
 }
 
 #[cfg(test)]
-#[path = "decide_tests.rs"]
+#[path = "decide_tests/mod.rs"]
 mod tests;

@@ -1,7 +1,7 @@
 //! PostgreSQL as a source: everything that Walden knows of a server, its WAL and its backups.
 //!
 //! The folders have an order, from `types` and `wal` up to `planning` and `check`. Each may name those before it, so no
-//! two of them import each other (`ORDER` in tests/tidy.rs).
+//! two of them import each other (`ORDER` in tests/tidy/layers.rs).
 
 pub mod archive;
 pub mod backup;

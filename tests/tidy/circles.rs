@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::below;
 use super::facts::Facts;
+use super::layers::below;
 
 /// Re-exports of re-exports are followed so far.
 const MOST_STEPS: usize = 5;

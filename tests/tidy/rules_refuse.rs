@@ -1,6 +1,8 @@
 //! Each rule sees an offending text and refuses it, and lets its lawful neighbour pass.
 
-use super::*;
+use super::circles;
+use super::facts::Facts;
+use super::rules::{Finding, dependencies, habits, imports, sizes};
 
 fn what(findings: &[Finding]) -> Vec<&str> {
     findings

@@ -1,5 +1,6 @@
 //! Random histories of years against what was promised, told by brute force from a record that nothing is deleted of.
 
+mod deletion;
 mod promised;
 mod world;
 

@@ -1,8 +1,6 @@
 //! Drills of dumps, into servers that are made for them.
 
-use std::fs;
-
-use super::{check, drill, flip_byte, is_empty, prepared};
+use super::{check, drill, entry, flip_byte, is_empty, prepared, verdicts};
 use crate::harness::{Major, Scratch, outer_majors};
 
 fn of_a_dump(major: Major) {
@@ -49,14 +47,7 @@ fn of_a_dump(major: Major) {
 
     // A flipped byte.
     let folder = walden.repository.join("main/dumps/postgres");
-    let dump = fs::read_dir(folder)
-        .unwrap()
-        .flatten()
-        .map(|entry| entry.path());
-    let dump = dump
-        .into_iter()
-        .find(|path| path.extension().is_some_and(|end| end == "dump"));
-    flip_byte(&dump.unwrap());
+    flip_byte(&entry(&folder, |name| name.ends_with(".dump")));
     let report = drill(
         &walden,
         3,
@@ -68,14 +59,7 @@ fn of_a_dump(major: Major) {
         "{report:#}"
     );
     assert!(is_empty(&scratch.join("drills")));
-    let records = walden.json(["evidence", "list", "--act", "drill"]);
-    let verdicts: Vec<&str> = records
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|record| record["verdict"].as_str().unwrap())
-        .collect();
-    assert_eq!(verdicts, ["failed", "passed", "failed"]);
+    assert_eq!(verdicts(&walden), ["failed", "passed", "failed"]);
 }
 
 outer_majors!(a_dump_is_proven_by_a_drill, of_a_dump);

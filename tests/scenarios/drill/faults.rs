@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{check, drill, flip_byte, is_empty, prepared, prepared_by};
+use super::{check, drill, entry, flip_byte, is_empty, prepared, prepared_by};
 use crate::harness::{Cluster, Major, Scratch, Walden, finish};
 
 /// Programs of a major whose server runs `script` before it starts for good.
@@ -108,14 +108,9 @@ fn what_replay_lacks_is_asked_for_again_before_the_backup_is_blamed() {
         .map(|entry| entry.path())
         .collect();
     backups.sort();
-    let manifest = fs::read_dir(backups.last().unwrap())
-        .unwrap()
-        .flatten()
-        .map(|entry| entry.path());
-    let manifest = manifest
-        .into_iter()
-        .find(|path| path.to_string_lossy().contains("manifest"));
-    fs::write(manifest.unwrap(), "damaged").unwrap();
+    let newest = backups.last().expect("a backup");
+    let manifest = entry(newest, |name| name.contains("manifest"));
+    fs::write(manifest, "damaged").unwrap();
     let report = drill(&walden, 3, &[]);
     assert!(reason(&report).starts_with("backup 2"), "{report:#}");
     assert!(is_empty(&scratch.join("drills")));

@@ -4,7 +4,7 @@ mod dumps;
 mod faults;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -62,16 +62,30 @@ fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
     found.unwrap_or_else(|| panic!("no check {name}: {report:#}"))
 }
 
+/// What is recorded of drills, newest first.
+fn records(walden: &Walden) -> Vec<Value> {
+    let records = walden.json(["evidence", "list", "--act", "drill"]);
+    records.as_array().expect("records").clone()
+}
+
+fn verdicts(walden: &Walden) -> Vec<String> {
+    let records = records(walden);
+    let verdicts = records.iter().map(|record| record["verdict"].as_str());
+    verdicts
+        .map(|verdict| verdict.expect("a verdict").to_string())
+        .collect()
+}
+
+/// The first entry of a folder whose name is meant.
+fn entry(folder: &Path, is_meant: impl Fn(&str) -> bool) -> PathBuf {
+    let entries = fs::read_dir(folder).expect("list a folder").flatten();
+    let mut meant = entries.filter(|entry| is_meant(&entry.file_name().to_string_lossy()));
+    meant.next().expect("an entry").path()
+}
+
 fn flip_byte_of_a_pack(walden: &Walden) {
-    let base = walden.repository.join("main/base");
-    let backup = fs::read_dir(&base).unwrap().next().unwrap().unwrap().path();
-    let pack = fs::read_dir(&backup)
-        .unwrap()
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.to_string_lossy().contains("pack-"))
-        .unwrap();
-    flip_byte(&pack);
+    let backup = entry(&walden.repository.join("main/base"), |_| true);
+    flip_byte(&entry(&backup, |name| name.starts_with("pack-")));
 }
 
 fn flip_byte(file: &Path) {
@@ -121,8 +135,8 @@ fn passes(major: Major) {
     let refused = walden.refused(4, ["drill", "run", "--at", "2001-01-01 00:00"]);
     assert!(refused.contains("cannot restore"), "{refused}");
     assert!(is_empty(&scratch.join("drills")));
-    let records = walden.json(["evidence", "list", "--act", "drill"]);
-    assert_eq!(records.as_array().map(Vec::len), Some(2));
+    let records = records(&walden);
+    assert_eq!(records.len(), 2);
     assert_eq!(records[1]["rto_seconds"], report["rto_seconds"]);
 }
 
@@ -166,15 +180,8 @@ fn each_fault_has_its_verdict() {
     assert_eq!(report["verdict"], "failed", "{report:#}");
     assert!(report["rto_seconds"].is_null());
     assert!(is_empty(&scratch.join("drills")));
-    let records = walden.json(["evidence", "list", "--act", "drill"]);
-    let verdicts: Vec<&str> = records
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|record| record["verdict"].as_str().unwrap())
-        .collect();
     assert_eq!(
-        verdicts,
+        verdicts(&walden),
         ["failed", "could-not-run", "could-not-run", "failed"]
     );
 }
@@ -215,8 +222,7 @@ fn a_drill_that_is_ended_leaves_nothing_and_one_that_is_killed_leaves_it_to_the_
             assert!(is_empty(&folder) && !runs());
         }
     }
-    let records = walden.json(["evidence", "list", "--act", "drill"]);
-    let records = records.as_array().unwrap();
+    let records = records(&walden);
     assert_eq!(records.len(), 2);
     let interrupted = (&records[1]["verdict"], &records[1]["reason"]);
     assert_eq!(
