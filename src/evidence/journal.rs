@@ -24,6 +24,8 @@ const ATTEMPTS: u32 = 50;
 const LOOK_BACK: usize = 1000;
 /// How long the newest records may take to come before one is written without them.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// On so many days a clock must show a time before records grow old by it.
+const DAYS_TO_BELIEVE: usize = 3;
 /// Records that the store may not give before it counts as not answering.
 const MAX_UNREAD: usize = 16;
 
@@ -190,8 +192,8 @@ impl Journal {
         Ok((chains, faults))
     }
 
-    /// Removes what is older than `age` before the newest record, by the store's clock, the oldest first; how many. A record
-    /// of a clock that was ahead makes none older than `now` does. The newest of each chain stays. What is removed is told by a record before.
+    /// Removes what is older than `age` before the newest record, by the store's clock, the oldest first; how many. A clock
+    /// that was wrong for two days makes nothing old. The newest of each chain stays. What is removed is told by a record before.
     pub async fn trim(
         &self,
         who: &Who,
@@ -199,8 +201,8 @@ impl Journal {
         now: chrono::DateTime<chrono::Utc>,
     ) -> anyhow::Result<u64> {
         let listed = self.list().await?;
-        let newest = listed.values().flat_map(BTreeMap::values).max();
-        let reference = newest.map(|newest| (*newest).min(now.into()));
+        let stored = listed.values().flat_map(BTreeMap::values).copied();
+        let reference = reference(stored.collect()).map(|newest| newest.min(now.into()));
         let Some(oldest) = reference.and_then(|reference| reference.checked_sub(age)) else {
             return Ok(0);
         };
@@ -270,19 +272,6 @@ impl Journal {
         self.append(who, evidence).await.map(drop)
     }
 
-    /// Writer and number of the newest records, so many of each writer at most.
-    pub(super) async fn newest(
-        &self,
-        most: usize,
-    ) -> Result<BTreeSet<(String, u64)>, StorageError> {
-        let listed = self.list().await?;
-        let newest = listed.iter().flat_map(|(writer, numbers)| {
-            let numbers = numbers.keys().rev().take(most);
-            numbers.map(move |number| (writer.clone(), *number))
-        });
-        Ok(newest.collect())
-    }
-
     /// Copies all records that the other one has not, as they are, in an order in which it holds together at each moment. What
     /// it has removed as too old is not brought back. Errors: a store does not answer.
     pub async fn copy_to(&self, other: &Self) -> anyhow::Result<RecordsCopied> {
@@ -295,9 +284,12 @@ impl Journal {
             }
             let there = theirs.get(writer).into_iter().flatten();
             if let Some(there) = there.into_iter().find(|there| there.number == number) {
-                match there.digest.is_some() && there.digest == found.digest {
-                    true => copied.present += 1,
-                    false => copied.conflicts.push(key),
+                match (&there.digest, &found.digest) {
+                    (Some(there), Some(here)) if there == here => copied.present += 1,
+                    (Some(_), Some(_)) => copied.conflicts.push(key),
+                    _ => copied
+                        .unread
+                        .push((key, "only one of the two could be read".into())),
                 }
                 continue;
             }
@@ -305,9 +297,10 @@ impl Journal {
                 Ok(Some(bytes)) => bytes,
                 // Too old by now.
                 Ok(None) => continue,
+                // Later ones name it: without it they would look as if it had been removed.
                 Err(error) => {
                     copied.unread.push((key, one_line(&error.into())));
-                    continue;
+                    break;
                 }
             };
             let (size, to) = (bytes.len() as u64, other.key(writer, number));
@@ -391,6 +384,19 @@ impl Journal {
         let number = number.parse().ok()?;
         (self.key(writer, number) == *key).then(|| (writer.to_string(), number))
     }
+}
+
+/// The time from which ages count: the newest one of the third newest day. Where there are fewer days, the newest of all.
+fn reference(mut stored: Vec<SystemTime>) -> Option<SystemTime> {
+    let day = |time: &SystemTime| {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH);
+        since.unwrap_or_default().as_secs() / 86400
+    };
+    let days: BTreeSet<u64> = stored.iter().map(day).collect();
+    if let Some(last) = days.iter().nth_back(DAYS_TO_BELIEVE - 1) {
+        stored.retain(|time| day(time) <= *last);
+    }
+    stored.into_iter().max()
 }
 
 /// The bytes of a record that can be read again: details that are too long are left out. Errors: the rest is, too.

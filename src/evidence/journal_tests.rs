@@ -4,7 +4,8 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::*;
-use crate::storage::{Body, IsOwnKey, ListEntry, MemoryStorage, ObjectMeta};
+use crate::storage::MemoryStorage;
+use crate::storage::decorator::Decorator;
 
 fn journal() -> Journal {
     Journal {
@@ -108,13 +109,11 @@ async fn old_records_go_and_the_chain_stays_sound_at_each_crash() {
 struct Withholding(Arc<dyn Storage>, Key);
 
 #[async_trait::async_trait]
-impl Storage for Withholding {
-    fn describe(&self) -> String {
-        self.0.describe()
+impl Decorator for Withholding {
+    fn inner(&self) -> &dyn Storage {
+        &*self.0
     }
-    async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Answer<PutOutcome> {
-        self.0.put(key, body, mode).await
-    }
+
     async fn get(&self, key: &Key, range: Range<u64>) -> Answer<Option<Bytes>> {
         match *key == self.1 {
             false => self.0.get(key, range).await,
@@ -126,18 +125,6 @@ impl Storage for Withholding {
                 source: anyhow::anyhow!("access is denied"),
             }),
         }
-    }
-    async fn head(&self, key: &Key) -> Answer<Option<ObjectMeta>> {
-        self.0.head(key).await
-    }
-    async fn list(&self, folder: &str, after: Option<&str>) -> Answer<Vec<ListEntry>> {
-        self.0.list(folder, after).await
-    }
-    async fn delete(&self, key: &Key) -> Answer<()> {
-        self.0.delete(key).await
-    }
-    async fn sweep(&self, age: Duration, ours: IsOwnKey<'_>) -> Answer<u64> {
-        self.0.sweep(age, ours).await
     }
 }
 
@@ -174,6 +161,45 @@ async fn a_newest_record_that_is_not_given_is_noted_and_stops_nobody() {
     );
     let (chains, faults) = journal.verified().await.unwrap();
     assert_eq!((faults, chains.len()), (Vec::new(), 2));
+}
+
+#[test]
+fn a_clock_that_was_wrong_for_two_days_makes_nothing_old() {
+    let at = |days: &[u64]| -> Vec<SystemTime> {
+        let time = |day: &u64| SystemTime::UNIX_EPOCH + Duration::from_secs(day * 86400 + 7);
+        days.iter().map(time).collect()
+    };
+    let counted = |days: &[u64]| reference(at(days));
+    let expected = |day: u64| at(&[day]).pop();
+    assert_eq!(reference(Vec::new()), None);
+    assert_eq!(counted(&[20_000, 20_000]), expected(20_000));
+    assert_eq!(
+        counted(&[20_000, 20_001, 25_000, 25_000, 25_001]),
+        expected(20_001)
+    );
+    assert_eq!(counted(&[20_000, 25_000, 25_001, 25_002]), expected(25_000));
+}
+
+#[tokio::test]
+async fn a_copy_ends_where_a_record_is_not_given_and_goes_on_later() {
+    let (source, theirs) = (journal(), journal());
+    for user in ["a", "b", "a", "b"] {
+        let who = who(user);
+        source.append(&who, evidence(Act::Drill)).await.unwrap();
+    }
+    let hidden = source.key("b-at-db1-01234567", 1);
+    let broken = Journal {
+        storage: Arc::new(Withholding(source.storage.clone(), hidden)),
+        ..source.clone()
+    };
+    let copied = broken.copy_to(&theirs).await.unwrap();
+    assert_eq!((copied.unread.len(), copied.conflicts.len()), (1, 0));
+    assert_eq!(theirs.verified().await.unwrap().1, []);
+    source.copy_to(&theirs).await.unwrap();
+    assert_eq!(theirs.verified().await.unwrap().1, []);
+    let again = broken.copy_to(&theirs).await.unwrap();
+    assert_eq!((again.unread.len(), again.conflicts.len()), (1, 0));
+    assert_eq!(again.present, 3);
 }
 
 #[tokio::test]

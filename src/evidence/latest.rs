@@ -1,25 +1,31 @@
 //! The newest records, kept in memory and renewed: what is there is written once, so only what is new is read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures_util::{StreamExt, stream};
 use serde_json::Value;
 
 use super::journal::Journal;
 use super::record::Record;
 
+/// Records that are read at once.
+const READERS: usize = 16;
+
 /// The newest records as they were read, without their details, which may be long.
 #[derive(Debug, Clone, Default)]
 pub struct LatestRecords {
-    records: BTreeMap<(String, u64), Arc<Record>>,
+    /// `None`: it cannot be understood. `walden evidence verify` tells of it.
+    records: BTreeMap<(String, u64), Option<Arc<Record>>>,
     /// Older ones that are not among them.
     pub left_out: u64,
-    /// Those that could not be read or understood.
-    pub unread: u64,
+    /// Those that the store did not give. They are read again the next time.
+    pub refused: u64,
 }
 
 impl LatestRecords {
-    /// Reads what is new, and forgets what is gone or older than the newest `most`. Errors: the store does not answer.
+    /// Reads what is new, and forgets what is gone or older than the newest `most`. Who stops waiting keeps what was read until
+    /// then. Errors: the store does not answer.
     pub async fn renew(&mut self, journal: &Journal, most: usize) -> anyhow::Result<()> {
         let listed = journal.list().await?.into_iter();
         let mut names: Vec<_> = listed
@@ -30,32 +36,37 @@ impl LatestRecords {
             .collect();
         names.sort();
         let left_out = names.len().saturating_sub(most);
-        let (mut records, mut unread) = (BTreeMap::new(), 0);
-        for (_, name) in names.into_iter().skip(left_out) {
-            if let Some(known) = self.records.get(&name) {
-                records.insert(name, known.clone());
-                continue;
-            }
-            match journal.read(&name.0, name.1).await {
-                Ok(Some(found)) => match found.record {
-                    Ok(record) => drop(records.insert(name, Arc::new(shortened(record)))),
-                    Err(_) => unread += 1,
-                },
+        let names = names.into_iter().skip(left_out).map(|(_, name)| name);
+        let names: BTreeSet<(String, u64)> = names.collect();
+        self.records.retain(|name, _| names.contains(name));
+        (self.left_out, self.refused) = (left_out as u64, 0);
+        let new = names
+            .into_iter()
+            .filter(|name| !self.records.contains_key(name));
+        let reads: Vec<_> = new
+            .map(|name| async {
+                let read = journal.read(&name.0, name.1).await;
+                (name, read)
+            })
+            .collect();
+        let mut reads = stream::iter(reads).buffer_unordered(READERS);
+        while let Some((name, read)) = reads.next().await {
+            match read {
+                Ok(Some(found)) => {
+                    let record = found.record.ok().map(shortened).map(Arc::new);
+                    self.records.insert(name, record);
+                }
+                // Too old by now.
                 Ok(None) => (),
-                Err(_) => unread += 1,
+                Err(_) => self.refused += 1,
             }
         }
-        *self = Self {
-            records,
-            left_out: left_out as u64,
-            unread,
-        };
         Ok(())
     }
 
     /// The records, the newest first.
     pub fn newest_first(&self) -> Vec<Arc<Record>> {
-        let mut records: Vec<_> = self.records.values().cloned().collect();
+        let mut records: Vec<_> = self.records.values().flatten().cloned().collect();
         records.sort_by_key(|record| std::cmp::Reverse(record.evidence.ended));
         records
     }
@@ -113,7 +124,12 @@ mod tests {
         let key = crate::storage::Key::new("main/evidence/x-at-h/0000000001.json").unwrap();
         let put = journal.storage.put(&key, "{".into(), PutMode::CreateOnly);
         let _ = put.await.unwrap();
-        recent.renew(&journal, 10).await.unwrap();
-        assert_eq!((recent.newest_first().len(), recent.unread), (4, 1));
+        assert_eq!(
+            reads(&mut recent, 10).await,
+            3,
+            "also one that says nothing"
+        );
+        assert_eq!(reads(&mut recent, 10).await, 0);
+        assert_eq!((recent.newest_first().len(), recent.refused), (4, 0));
     }
 }

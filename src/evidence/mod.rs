@@ -10,10 +10,8 @@ pub mod chart;
 pub mod controls;
 mod journal;
 mod latest;
-mod recent;
 pub mod record;
 pub mod settings;
 
 pub use journal::{Journal, LookBack, RecordId, RecordsCopied};
 pub use latest::LatestRecords;
-pub use recent::RecentActs;

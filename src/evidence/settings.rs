@@ -37,7 +37,7 @@ pub fn change(
 ) -> Option<(String, Value)> {
     let source = &now.source;
     let Some(last) = last else {
-        let subject = format!("settings of \"{source}\", seen for the first time");
+        let subject = format!("settings of \"{source}\", as they are");
         return Some((subject, json!({ "settings": values })));
     };
     if last.who.settings.as_ref() == Some(now) {
@@ -86,7 +86,7 @@ mod tests {
         let before = values(&[("a.b", "1"), ("c.d", "2")]);
         let was = seen("x.toml".into(), &before);
         let (subject, details) = change(None, &was, &before).unwrap();
-        assert!(subject.contains("first time"), "{subject}");
+        assert!(subject.contains("as they are"), "{subject}");
         let mut last = record(evidence(Act::Configuration));
         (last.evidence.details, last.who.settings) = (details, Some(was.clone()));
         assert!(tells(&last, "x.toml") && !tells(&last, "y.toml"));

@@ -48,18 +48,20 @@ fn seen_in(settings: &Settings) -> SettingsSeen {
     seen(settings.source.to_string(), &values(settings))
 }
 
-/// Keeps a record if the settings at a moment are not as this user's last record of them says. Nothing depends on it: whoever does
-/// something next looks again.
-pub async fn tell_settings(settings: &Settings, cluster: &Cluster, at: DateTime<Utc>) {
+/// Keeps a record if the settings at a moment are not as this user's last record of them says; whether the records say by now
+/// what they are. A record of an act that follows must not name them if not: then whoever does something next looks again.
+pub async fn tell_settings(settings: &Settings, cluster: &Cluster, at: DateTime<Utc>) -> bool {
     let (journal, who) = (cluster.journal(), who_under(settings));
     let deadline = Instant::now() + PATIENCE;
     let told = until(deadline.into(), told(&journal, &who, settings, at));
-    if let Err(error) = told.await {
+    let told = told.await;
+    if let Err(error) = &told {
         tracing::info!(
             "whether the settings changed is not recorded: {}",
-            one_line(&error)
+            one_line(error)
         );
     }
+    told.is_ok()
 }
 
 async fn told(

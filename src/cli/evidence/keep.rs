@@ -90,8 +90,11 @@ pub async fn recorded(
 
 /// Keeps a record, and removes those that are too old.
 pub async fn keep(settings: &Settings, cluster: &Cluster, evidence: Evidence) {
-    tell_settings(settings, cluster, evidence.began).await;
-    let (journal, who, ended) = (cluster.journal(), who_under(settings), evidence.ended);
+    let are_told = tell_settings(settings, cluster, evidence.began).await;
+    let (journal, mut who, ended) = (cluster.journal(), who_under(settings), evidence.ended);
+    if !are_told {
+        who.settings = None;
+    }
     let deadline = Instant::now() + PATIENCE;
     match until(deadline.into(), journal.append(&who, evidence)).await {
         Ok(id) => tracing::debug!("kept as record {id}"),

@@ -1,9 +1,10 @@
 //! What is done beside archiving: dumps, and the jobs that make them.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::anyhow;
+use anyhow::{anyhow, ensure};
 use chrono::{TimeDelta, Utc};
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, timeout};
@@ -11,8 +12,8 @@ use tokio::time::{Instant, timeout};
 use super::{Check, CheckRequest, Verdict, disk_use, open_cluster};
 use crate::config::Settings;
 use crate::error::one_line;
-use crate::evidence::RecentActs;
-use crate::evidence::record::{Act, Evidence, Verdict as EvidenceVerdict};
+use crate::evidence::LatestRecords;
+use crate::evidence::record::{Act, Record, Verdict as EvidenceVerdict};
 use crate::health::{ActEnd, ActKind, HealthReason, SeenAct, SeenJobs, Subject, Upkeep, words};
 use crate::plain::counted;
 use crate::postgres::cluster::Cluster;
@@ -22,6 +23,9 @@ use crate::storage::until;
 
 /// The checks of this file.
 pub(super) const CHECKS: &[Check] = &[Check::Dump, Check::Jobs, Check::Proof];
+
+/// Records of evidence that are judged, the newest.
+const RECORDS: usize = 2000;
 
 /// How the scheduled jobs of a cluster stand. Who asks knows what they are.
 pub type LookAtJobs =
@@ -51,7 +55,7 @@ pub async fn upkeep(
 #[derive(Debug)]
 pub struct UpkeepReader {
     dumps: NewestDumps,
-    acts: RecentActs,
+    records: LatestRecords,
 }
 
 impl UpkeepReader {
@@ -59,7 +63,7 @@ impl UpkeepReader {
     pub fn new(cluster: &Cluster) -> Self {
         Self {
             dumps: NewestDumps::new(cluster),
-            acts: RecentActs::default(),
+            records: LatestRecords::default(),
         }
     }
 
@@ -78,7 +82,16 @@ impl UpkeepReader {
             }
         };
         let journal = cluster.journal();
-        let acts = async { Ok(seen_acts(&self.acts.refresh(&journal).await?)) };
+        let acts = async {
+            self.records.renew(&journal, RECORDS).await?;
+            let refused = self.records.refused;
+            ensure!(
+                refused == 0,
+                "{} cannot be read",
+                counted(refused, "record")
+            );
+            Ok(seen_acts(&self.records.newest_first()))
+        };
         let ((dumps, dumps_unknown), (disk, disk_unknown), (acts, acts_unknown)) = tokio::join!(
             found_out(self.dumps.refresh(cluster), patience),
             found_out(disk, patience),
@@ -98,8 +111,9 @@ impl UpkeepReader {
     }
 }
 
-fn seen_acts(acts: &[&Evidence]) -> Vec<SeenAct> {
-    let seen = |evidence: &&Evidence| SeenAct {
+fn seen_acts(records: &[Arc<Record>]) -> Vec<SeenAct> {
+    let evidence = records.iter().map(|record| &record.evidence);
+    let seen = evidence.map(|evidence| SeenAct {
         kind: match evidence.act {
             Act::Drill => ActKind::Drill,
             Act::Restore | Act::DumpRestore | Act::TableRecovery => ActKind::Restore,
@@ -117,8 +131,8 @@ fn seen_acts(acts: &[&Evidence]) -> Vec<SeenAct> {
             Some(seconds) => TimeDelta::milliseconds((seconds * 1000.0) as i64),
             None => evidence.ended - evidence.began,
         },
-    };
-    acts.iter().map(seen).collect()
+    });
+    seen.collect()
 }
 
 /// What was found out, and why it was not: one that fails must not hide the others.
