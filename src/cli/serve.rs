@@ -10,7 +10,7 @@ use super::context::heir_of_cluster;
 use super::evidence::tell_settings;
 use super::{Context, Exit, alert, jobs};
 use crate::config::{ClusterIdentity, Settings};
-use crate::error::Hint;
+use crate::error::{Hint, one_line};
 use crate::http::{self, Alerting};
 use crate::owner;
 use crate::postgres::cluster::Cluster;
@@ -53,14 +53,14 @@ pub fn run(context: &Context) -> anyhow::Result<Exit> {
         };
         let identity = ClusterIdentity::of(&context.settings, |name| std::env::var_os(name));
         let http = http::HttpOptions::of(&context.settings)?;
-        let alerting = alerting(&context.settings, &cluster)?;
+        let alerting = alerting(&context.settings, &cluster);
         let open = async || http::beside(http, alerting).await;
         let told = tell_settings(&context.settings, &cluster, chrono::Utc::now());
         let serving = service::run(cluster.clone(), identity, options, open, stop);
         tokio::pin!(serving);
         tokio::select! {
             ended = &mut serving => return ended,
-            () = told => {}
+            _ = told => {}
         }
         serving.await
     });
@@ -89,13 +89,19 @@ fn refuse_root(settings: &Settings) -> anyhow::Result<()> {
     }
 }
 
-/// Who is told of alerts.
-fn alerting(settings: &Settings, cluster: &Cluster) -> anyhow::Result<Option<Alerting>> {
-    let evaluator = alert::evaluator(settings, cluster)?;
-    Ok(evaluator.map(|evaluator| Alerting {
-        evaluator,
-        interval: settings.alerts.interval,
-    }))
+/// Who is told of alerts. A file that cannot be used keeps nothing from being archived.
+fn alerting(settings: &Settings, cluster: &Cluster) -> Option<Alerting> {
+    match alert::evaluator(settings, cluster) {
+        Ok(evaluator) => evaluator.map(|evaluator| Alerting {
+            evaluator,
+            interval: settings.alerts.interval,
+        }),
+        Err(error) => {
+            let why = one_line(&error);
+            tracing::error!("nobody is told of alerts until the service is started again: {why}");
+            None
+        }
+    }
 }
 
 /// What runs by itself.

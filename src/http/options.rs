@@ -48,34 +48,14 @@ pub struct DrillTargets {
 }
 
 impl HttpOptions {
-    /// As the settings say. Errors: an address that others reach without a token, files that cannot be used.
+    /// As the settings say. Errors: an address that others reach without a token, files that cannot be used. Where nothing
+    /// listens none of them counts: archiving does not wait for a certificate that nobody uses.
     pub fn of(all: &config::Settings) -> anyhow::Result<Self> {
         let settings = &all.http;
-        let tokens = Tokens::load(settings.token_file.as_deref(), &settings.token)?;
-        let tls = match (&settings.tls_certificate, &settings.tls_key) {
-            (Some(certificate), Some(key)) => Some(tls(certificate, key)?),
-            (None, None) => None,
-            _ => {
-                let error = anyhow!(
-                    "one of http.tls_certificate and http.tls_key is set, the other is not"
-                );
-                bail!(with_hint(error, "set both for HTTPS, or neither for HTTP"));
-            }
+        let (tokens, tls) = match settings.listen {
+            Some(listen) => protection(settings, listen)?,
+            None => (Tokens::default(), None),
         };
-        if let Some(listen) = settings.listen.filter(|listen| !listen.ip().is_loopback()) {
-            if tokens.is_empty() {
-                let error = anyhow!(
-                    "http.listen is {listen}, which other machines reach, and there is no token"
-                );
-                let hint = "set http.token_file, or listen on 127.0.0.1";
-                bail!(with_hint(error, hint));
-            }
-            if tls.is_none() {
-                tracing::warn!(
-                    "http.listen is {listen} without TLS: tokens and WAL cross the network in the clear"
-                );
-            }
-        }
         Ok(Self {
             listen: settings.listen,
             tokens,
@@ -93,6 +73,38 @@ impl HttpOptions {
             },
         })
     }
+}
+
+/// Who is let in, and whether what they say is encrypted.
+fn protection(
+    settings: &config::Http,
+    listen: SocketAddr,
+) -> anyhow::Result<(Tokens, Option<Arc<ServerConfig>>)> {
+    let tokens = Tokens::load(settings.token_file.as_deref(), &settings.token)?;
+    let tls = match (&settings.tls_certificate, &settings.tls_key) {
+        (Some(certificate), Some(key)) => Some(tls(certificate, key)?),
+        (None, None) => None,
+        _ => {
+            let error =
+                anyhow!("one of http.tls_certificate and http.tls_key is set, the other is not");
+            bail!(with_hint(error, "set both for HTTPS, or neither for HTTP"));
+        }
+    };
+    if !listen.ip().is_loopback() {
+        if tokens.is_empty() {
+            let error = anyhow!(
+                "http.listen is {listen}, which other machines reach, and there is no token"
+            );
+            let hint = "set http.token_file, or listen on 127.0.0.1";
+            bail!(with_hint(error, hint));
+        }
+        if tls.is_none() {
+            tracing::warn!(
+                "http.listen is {listen} without TLS: tokens and WAL cross the network in the clear"
+            );
+        }
+    }
+    Ok((tokens, tls))
 }
 
 fn tls(certificate: &Path, key: &Path) -> anyhow::Result<Arc<ServerConfig>> {
@@ -161,8 +173,11 @@ mod tests {
             let local = settings(|http| http.listen = address.parse().ok());
             assert!(options(&local).unwrap().tokens.is_empty(), "{address}");
         }
-        let off = options(&settings(|http| http.listen = None)).unwrap();
-        assert_eq!(off.listen, None);
+        let off = settings(|http| {
+            (http.listen, http.tls_key) = (None, Some("/nowhere/key".into()));
+            http.token_file = Some("/nowhere/token".into());
+        });
+        assert_eq!(options(&off).unwrap().listen, None);
     }
 
     #[test]

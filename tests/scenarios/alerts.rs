@@ -302,6 +302,25 @@ fn every_kind_of_channel_is_told_once_and_when_it_is_over() {
 }
 
 #[test]
+fn a_file_that_cannot_be_used_keeps_no_wal_from_being_archived() {
+    let scratch = Scratch::new("alert-broken");
+    let mut cluster = Cluster::builder(Major::newest())
+        .segment_mib(1)
+        .start(&scratch);
+    let walden = walden_with(&scratch, &cluster, "[[webhook]]\npassword = \"hunter2\"\n");
+    walden.expect_log("nobody is told of alerts until the service is started again");
+    register(&mut cluster, &walden);
+    let service = walden.serve();
+    cluster.archive_now();
+    service.stop();
+    let refused = walden.run(["alert", "check"]);
+    assert!(
+        refused.stderr.contains("line 2") && !refused.stderr.contains("hunter2"),
+        "{refused:?}"
+    );
+}
+
+#[test]
 fn a_dead_channel_holds_nothing_up_and_is_told_on_the_others() {
     let scratch = Scratch::new("alert-dead");
     let (live, dead) = (
