@@ -1,23 +1,20 @@
 //! A drill of a dump: into a server that is made for it.
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::process::Stdio;
 use std::time::Instant;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use chrono::Utc;
 use serde_json::json;
-use tokio::process::Command;
 use tokio::sync::watch;
 
 use super::asserts::Assert;
 use super::look::Look;
+use super::made::{SUPERUSER, made};
 use super::report::DrillReport;
 use super::restored::private_socket;
 use super::run::Frame;
 use super::scratch::Scratch;
-use super::server::configure;
 use super::tables::ManifestTables;
 use super::verdict::{At, Ended, Stage};
 use crate::config::{self, Settings};
@@ -39,12 +36,10 @@ use crate::postgres::dump_restore::target::{ask, connect, gather};
 use crate::postgres::dump_restore::validate::{Wanted, against};
 use crate::postgres::layout::{DumpId, DumpKind};
 use crate::postgres::replication::ConnInfo;
-use crate::postgres::restore::start::{Recovered, ServerStart, start};
-use crate::postgres::restore::{copy_settings, programs, refuse_cold};
+use crate::postgres::restore::start::Recovered;
+use crate::postgres::restore::{programs, refuse_cold};
 use crate::postgres::types::MajorVersion;
 
-/// The superuser of a drill's own server.
-const SUPERUSER: &str = "postgres";
 /// Connections that load data.
 const JOBS: u32 = 4;
 
@@ -196,7 +191,7 @@ impl Drill<'_> {
     async fn serve(&self, manifest: &DumpManifest, source: &DumpSource) -> Result<Server, Ended> {
         let major = (manifest.server_version_num / 10_000)
             .max(source.content.program_major().unwrap_or_default());
-        let made = async {
+        let server = async {
             let major = MajorVersion::new(major)?;
             let folder = programs::find(major, self.settings.drill.programs.as_deref())?;
             let own = config::Dump {
@@ -205,23 +200,10 @@ impl Drill<'_> {
                 ..self.settings.dump.clone()
             };
             let programs = Programs::find(&own, major).await?;
-            init(&folder, &self.scratch.data()).await?;
-            let apart = copy_settings::settings(major);
-            let own = apart.chain(copy_settings::sockets(&self.scratch.data()));
-            configure(self.scratch, self.settings.drill.memory, &[], own)?;
-            anyhow::Ok((major, folder, programs))
+            let server = made(self.settings, self.scratch, &folder, major).await?;
+            anyhow::Ok((server, programs))
         };
-        let (major, folder, programs) = made.await.at(Stage::Prepare)?;
-        let how = ServerStart {
-            programs: &folder,
-            data_directory: &self.scratch.data(),
-            major,
-            port: None,
-            user: Some(SUPERUSER),
-            only_for_recovery: Vec::new(),
-            patience: self.settings.restore.stall_timeout,
-        };
-        let recovered = start(how, &|_| ()).await.at(Stage::Prepare)?;
+        let (recovered, programs) = server.await.at(Stage::Prepare)?;
         let dsn = format!(
             "host='{}' port={} user={SUPERUSER} dbname=postgres sslmode=disable",
             recovered
@@ -313,31 +295,6 @@ fn tell(report: &mut DrillReport, manifest: &DumpManifest) {
 fn refused(reasons: Vec<Reason>) -> Ended {
     let whats: Vec<String> = reasons.into_iter().map(|reason| reason.what).collect();
     Ended(Stage::Prepare, anyhow!("{}", whats.join("; ")))
-}
-
-async fn init(programs: &Path, data: &Path) -> anyhow::Result<()> {
-    let initdb = programs.join("initdb");
-    let mut command = Command::new(&initdb);
-    command.arg("--pgdata").arg(data);
-    command.args(["--username", SUPERUSER, "--auth=trust", "--encoding=UTF8"]);
-    command.args(["--no-locale", "--no-sync"]);
-    let output = command
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .with_context(|| format!("cannot run \"{}\"", initdb.display()))?;
-    match output.status.success() {
-        true => Ok(()),
-        false => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            Err(anyhow!(
-                "initdb made no server for the drill: {}",
-                said.trim()
-            ))
-        }
-    }
 }
 
 /// Roles of the dump, which can do nothing. Those that own what only superusers may own were superusers on the source, too.

@@ -13,6 +13,7 @@ mod command;
 pub mod database;
 mod dump;
 mod look;
+pub mod made;
 mod pages;
 mod physical;
 mod report;

@@ -128,14 +128,19 @@ impl<'a> Selection<'a> {
             let needs = || entry.dependencies().filter_map(|id| self.by_id.get(&id));
             let is_part = |needed: &&&TocEntry| {
                 let kind = needed.kind();
+                // A default brings the sequence along that it takes numbers from.
+                if entry.kind() == "DEFAULT" && kind == "SEQUENCE" {
+                    return false;
+                }
                 RELATIONS.contains(&kind.as_ref()) || PARTS.contains(&kind.as_ref())
             };
-            let belongs = needs().any(|needed| self.chosen.contains(&needed.id));
-            if belongs
-                && needs()
-                    .filter(is_part)
-                    .all(|needed| self.chosen.contains(&needed.id))
-            {
+            let is_chosen = |needed: &&TocEntry| self.chosen.contains(&needed.id);
+            // A sequence that needs only the schema is one for itself.
+            let belongs = match entry.kind() == "SEQUENCE" {
+                true => needs().filter(is_part).any(&is_chosen),
+                false => needs().any(&is_chosen),
+            };
+            if belongs && needs().filter(is_part).all(is_chosen) {
                 self.add(entry.id);
             }
         }
@@ -177,7 +182,7 @@ mod tests {
             of(2, "SCHEMA", "", "sales", &[]),
             of(3, "TYPE", "sales", "state", &[2]),
             of(4, "TABLE", "sales", "orders", &[2, 3]),
-            of(5, "SEQUENCE", "sales", "orders_id_seq", &[4]),
+            of(5, "SEQUENCE", "sales", "orders_id_seq", &[2, 4]),
             of(6, "DEFAULT", "sales", "orders id", &[4, 5]),
             of(7, "TABLE", "sales", "customers", &[2]),
             of(8, "TABLE DATA", "sales", "orders", &[4]),
@@ -192,6 +197,9 @@ mod tests {
             of(17, "ACL", "", "DATABASE shop", &[1]),
             of(18, "SEQUENCE SET", "sales", "orders_id_seq", &[5]),
             of(19, "TABLE", "other", "orders", &[]),
+            of(20, "SEQUENCE", "sales", "of no table", &[2]),
+            of(21, "SEQUENCE", "sales", "shared", &[2]),
+            of(22, "DEFAULT", "sales", "customers no", &[7, 21]),
         ]
     }
 
@@ -205,6 +213,11 @@ mod tests {
         assert!(
             with_parent.contains(&12),
             "the foreign key has both ends: {with_parent:?}"
+        );
+        let customers = chosen(&shop(), &["customers"]);
+        assert!(
+            customers.contains(&21) && customers.contains(&22),
+            "a default brings its sequence: {customers:?}"
         );
         let view = chosen(&shop(), &["report"]);
         assert!(

@@ -1,13 +1,9 @@
 //! A private server with one table of a dump in it.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
-use std::process::Stdio;
 
-use anyhow::{Context, anyhow, ensure};
-use tokio::process::Command;
+use anyhow::{Context, anyhow};
 
 use super::definitions::{conninfo, programs};
 use super::private_server::PrivateServer;
@@ -16,13 +12,14 @@ use super::sessions::{Said, private};
 use crate::config::Settings;
 use crate::error::with_hint;
 use crate::postgres::drill::database::Door;
-use crate::postgres::drill::restored::private_socket;
+use crate::postgres::drill::made::{SUPERUSER, made};
 use crate::postgres::drill::scratch::Scratch;
+use crate::postgres::dump::programs::Programs;
 use crate::postgres::dump_restore::needs::{DumpContent, RestoreOptions};
 use crate::postgres::dump_restore::program::{Feed, run};
 use crate::postgres::dump_restore::selection::select;
 use crate::postgres::dump_restore::source::DumpSource;
-use crate::postgres::dump_restore::sql::{literal, of_database, quoted, without_tablespace};
+use crate::postgres::dump_restore::sql::{of_database, quoted, without_tablespace};
 use crate::postgres::dump_restore::toc::{Toc, TocEntry};
 use crate::postgres::replication::conninfo::ProgramConnection;
 use crate::postgres::restore::programs as server_programs;
@@ -30,9 +27,6 @@ use crate::postgres::types::MajorVersion;
 
 /// The database in the private server.
 const DATABASE: &str = "walden_dump";
-const USER: &str = "walden";
-/// It only names the socket.
-const PORT: u16 = 5432;
 const WAY: &str = "the table and what it needs, into a server of its own";
 
 /// A dump on disk, and its name.
@@ -64,34 +58,16 @@ impl DumpOrigin<'_> {
         let named = settings.drill.programs.as_deref();
         let folder = server_programs::find(major, named)?;
         let clients = programs(settings, &folder, major).await?;
-        let door = start(settings, scratch, &folder).await?;
-        self.prepare(&door, toc, &chosen).await?;
-        let list = scratch.join("list");
-        let ids: String = toc
-            .entries
-            .iter()
-            .filter(|entry| chosen.contains(&entry.id))
-            .map(|entry| format!("{};\n", entry.id))
-            .collect();
-        fs::write(&list, ids).context("cannot write the list of what is restored")?;
-        let connection = ProgramConnection::elsewhere(&conninfo(&door), DATABASE)?;
-        let mut restore = clients.connecting("pg_restore", &connection);
-        restore
-            .args(["--exit-on-error", "--no-tablespaces"])
-            .arg("--use-list")
-            .arg(&list)
-            .arg(format!("--dbname={}", connection.conninfo))
-            .arg(&self.source.path);
-        let never = std::future::pending();
-        let what = || {
-            format!(
-                "the table cannot be restored from the dump \"{}\"",
-                self.name
-            )
+        let server = made(settings, scratch, &folder, major).await?;
+        let door = Door {
+            socket: server.socket_directory,
+            port: server.port,
+            user: SUPERUSER.into(),
+            database: "postgres".into(),
+            options: private(),
         };
-        run(restore, Feed::Nothing, never)
-            .await
-            .with_context(what)?;
+        self.prepare(&door, toc, &chosen).await?;
+        self.restore(&door, scratch, &clients, &chosen).await?;
         Ok(PrivateServer {
             door,
             major,
@@ -102,6 +78,35 @@ impl DumpOrigin<'_> {
             has_unlogged_rows: true,
             left_out: foreign_keys(toc, &chosen),
         })
+    }
+
+    /// Restores the chosen entries into the database.
+    async fn restore(
+        &self,
+        door: &Door,
+        scratch: &Scratch,
+        clients: &Programs,
+        chosen: &BTreeSet<i64>,
+    ) -> anyhow::Result<()> {
+        let list = scratch.join("list");
+        let ids = self.toc()?.entries.iter().map(|entry| entry.id);
+        let lines = ids.filter(|id| chosen.contains(id));
+        let lines: String = lines.map(|id| format!("{id};\n")).collect();
+        fs::write(&list, lines).context("cannot write the list of what is restored")?;
+        let connection = ProgramConnection::elsewhere(&conninfo(door), DATABASE)?;
+        let mut restore = clients.connecting("pg_restore", &connection);
+        restore
+            .args(["--exit-on-error", "--no-tablespaces"])
+            .arg("--use-list")
+            .arg(&list)
+            .arg(format!("--dbname={}", connection.conninfo))
+            .arg(&self.source.path);
+        let what = || {
+            let name = self.name;
+            format!("the table cannot be restored from the dump \"{name}\"")
+        };
+        let done = run(restore, Feed::Nothing, std::future::pending()).await;
+        done.map(drop).with_context(what)
     }
 
     fn toc(&self) -> anyhow::Result<&Toc> {
@@ -123,7 +128,7 @@ impl DumpOrigin<'_> {
         let client = &session.client;
         let options = RestoreOptions::default();
         let needs = self.source.content.needs(&options, Some(chosen), None);
-        let is_own = |role: &&String| *role != USER && !role.starts_with("pg_");
+        let is_own = |role: &&String| *role != SUPERUSER && !role.starts_with("pg_");
         for role in needs.owners.union(&needs.grantees).filter(is_own) {
             let sql = format!("CREATE ROLE {}", quoted(role));
             let what = format!("role \"{role}\" cannot be made");
@@ -140,79 +145,6 @@ impl DumpOrigin<'_> {
             .said("the dump's database cannot be made here")
             .map_err(|error| with_hint(error, "does this machine have the locale of the database?"))
     }
-}
-
-/// A new cluster in the folder, with a server that only this user reaches.
-async fn start(settings: &Settings, scratch: &Scratch, programs: &Path) -> anyhow::Result<Door> {
-    let data = scratch.data();
-    private_socket(&data)?;
-    let mut initdb = Command::new(programs.join("initdb"));
-    initdb
-        .arg("--pgdata")
-        .arg(&data)
-        .args(["--username", USER, "--auth", "trust", "--encoding", "UTF8"])
-        .args(["--locale", "C", "--no-sync"]);
-    finished(initdb, "initdb").await?;
-    configure(settings, &data)?;
-    let log = scratch.join("server.log");
-    let mut start = Command::new(programs.join("pg_ctl"));
-    start.arg("--pgdata").arg(&data).arg("--log").arg(&log);
-    start.args(["--wait", "--timeout", "60", "start"]);
-    let started = finished(start, "pg_ctl").await;
-    started.with_context(|| {
-        let said = fs::read_to_string(&log).unwrap_or_default();
-        let last: Vec<&str> = said.lines().rev().take(3).collect();
-        format!("the private server does not start: {}", last.join("; "))
-    })?;
-    Ok(Door {
-        socket: data,
-        port: PORT,
-        user: USER.into(),
-        database: "postgres".into(),
-        options: private(),
-    })
-}
-
-/// A server that only this user reaches, with little memory.
-fn configure(settings: &Settings, data: &Path) -> anyhow::Result<()> {
-    let file = data.join("postgresql.auto.conf");
-    let mut text = String::new();
-    for (name, value) in [
-        ("listen_addresses", literal("")),
-        (
-            "unix_socket_directories",
-            literal(&data.display().to_string()),
-        ),
-        ("unix_socket_permissions", "0700".into()),
-        ("port", PORT.to_string()),
-        (
-            "shared_buffers",
-            format!("{}kB", settings.drill.memory / 1024),
-        ),
-        ("huge_pages", "off".into()),
-        ("fsync", "off".into()),
-        ("autovacuum", "off".into()),
-        ("wal_level", "minimal".into()),
-        ("max_wal_senders", "0".into()),
-    ] {
-        let _ = writeln!(text, "{name} = {value}");
-    }
-    fs::write(&file, text).with_context(|| format!("cannot write \"{}\"", file.display()))
-}
-
-/// Runs a program to its end. A server that it starts must not hold its pipes.
-async fn finished(mut command: Command, name: &str) -> anyhow::Result<()> {
-    let status = command
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .status()
-        .await
-        .with_context(|| format!("cannot run {name}"))?;
-    ensure!(status.success(), "{name} failed ({status})");
-    Ok(())
 }
 
 /// The table's foreign keys, which are not restored without the tables that they refer to.
