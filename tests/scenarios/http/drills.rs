@@ -28,7 +28,8 @@ fn drilled(scratch: &Scratch) -> (Port, Cluster, Walden) {
     cluster.archive_now();
     walden.ok(["drill", "run"]);
     let text = fs::read_to_string(&walden.config).expect("the settings");
-    fs::write(&walden.config, text + "drill.rto_target = \"1s\"\n").expect("change them");
+    let slower = "drill.rto_target = \"1s\"\ndrill.command = [\"sleep\", \"1\"]\n";
+    fs::write(&walden.config, text + slower).expect("change them");
     walden.refused(3, ["drill", "run"]);
     (port, cluster, walden)
 }
