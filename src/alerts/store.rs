@@ -142,16 +142,15 @@ fn parse(key: &Key, bytes: &[u8]) -> anyhow::Result<AlertState> {
 
 #[cfg(test)]
 mod tests {
-    use std::ops::Range;
+
     use std::sync::atomic::AtomicUsize;
-    use std::time::Duration;
 
     use async_trait::async_trait;
-    use bytes::Bytes;
 
     use super::*;
     use crate::error::hints;
-    use crate::storage::{Body, IsOwnKey, MemoryStorage, ObjectMeta, StorageError, Upload};
+    use crate::storage::decorator::Decorator;
+    use crate::storage::{MemoryStorage, StorageError};
 
     fn store() -> AlertStore {
         AlertStore::new(Arc::new(MemoryStorage::default()), "main/alerts/".into())
@@ -180,38 +179,11 @@ mod tests {
     }
 
     #[async_trait]
-    impl Storage for Undeletable {
-        fn describe(&self) -> String {
-            self.inner.describe()
+    impl Decorator for Undeletable {
+        fn inner(&self) -> &dyn Storage {
+            &self.inner
         }
-        async fn put(
-            &self,
-            key: &Key,
-            body: Body,
-            mode: PutMode,
-        ) -> Result<PutOutcome, StorageError> {
-            self.inner.put(key, body, mode).await
-        }
-        async fn begin(
-            &self,
-            key: &Key,
-            mode: PutMode,
-        ) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
-            self.inner.begin(key, mode).await
-        }
-        async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
-            self.inner.get(key, range).await
-        }
-        async fn head(&self, key: &Key) -> Result<Option<ObjectMeta>, StorageError> {
-            self.inner.head(key).await
-        }
-        async fn list(
-            &self,
-            folder: &str,
-            after: Option<&str>,
-        ) -> Result<Vec<ListEntry>, StorageError> {
-            self.inner.list(folder, after).await
-        }
+
         async fn delete(&self, key: &Key) -> Result<(), StorageError> {
             self.deletes.fetch_add(1, Ordering::Relaxed);
             Err(StorageError {
@@ -221,9 +193,6 @@ mod tests {
                 lasting: true,
                 source: anyhow!("access denied"),
             })
-        }
-        async fn sweep(&self, _age: Duration, _ours: IsOwnKey<'_>) -> Result<u64, StorageError> {
-            Ok(0)
         }
     }
 

@@ -1,15 +1,9 @@
 //! Stores that do not keep what create-only promises, each in a way that is met in the wild.
 
-use std::ops::Range;
-use std::time::Duration;
-
 use async_trait::async_trait;
-use bytes::Bytes;
 
-use crate::storage::{
-    Body, IsOwnKey, Key, ListEntry, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage,
-    StorageError,
-};
+use crate::storage::decorator::Decorator;
+use crate::storage::{Body, Key, MemoryStorage, PutMode, PutOutcome, Storage, StorageError};
 
 /// What becomes of the condition of a create-only put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,9 +33,9 @@ impl Lenient {
 }
 
 #[async_trait]
-impl Storage for Lenient {
-    fn describe(&self) -> String {
-        "lenient:".into()
+impl Decorator for Lenient {
+    fn inner(&self) -> &dyn Storage {
+        &self.inner
     }
 
     async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {
@@ -57,29 +51,5 @@ impl Storage for Lenient {
                 false => outcome,
             },
         )
-    }
-
-    async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
-        self.inner.get(key, range).await
-    }
-
-    async fn head(&self, key: &Key) -> Result<Option<ObjectMeta>, StorageError> {
-        self.inner.head(key).await
-    }
-
-    async fn list(
-        &self,
-        folder: &str,
-        after: Option<&str>,
-    ) -> Result<Vec<ListEntry>, StorageError> {
-        self.inner.list(folder, after).await
-    }
-
-    async fn delete(&self, key: &Key) -> Result<(), StorageError> {
-        self.inner.delete(key).await
-    }
-
-    async fn sweep(&self, age: Duration, ours: IsOwnKey<'_>) -> Result<u64, StorageError> {
-        self.inner.sweep(age, ours).await
     }
 }

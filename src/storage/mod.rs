@@ -16,6 +16,8 @@ mod watched;
 pub mod classes;
 pub mod conformance;
 pub mod counting;
+#[cfg(test)]
+pub mod decorator;
 pub mod faulty;
 pub mod freezing;
 pub mod lifecycle;

@@ -1,12 +1,9 @@
 //! A made-up repository for the tests of deletions: a backup a day, and a store that meddles or refuses.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::sync::{Arc, LazyLock, Mutex};
-use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use chrono::{DateTime, Datelike, TimeDelta, Utc};
 
 use super::apply::{Applied, Chosen, apply};
@@ -22,9 +19,9 @@ use crate::postgres::protection::{LeaseKind, Needs, leases};
 use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineId, WalFileName};
 use crate::repo::Repository;
 use crate::retention::{Keep, KindPolicy, Policy, Tier, Tiers};
+use crate::storage::decorator::Decorator;
 use crate::storage::{
-    Body, IsOwnKey, Key, ListEntry, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage,
-    StorageError, Walk, get_all,
+    Body, Key, MemoryStorage, PutMode, PutOutcome, Storage, StorageError, Walk, get_all,
 };
 
 /// Segments between two backups, which are a day apart.
@@ -215,9 +212,9 @@ impl Meddling {
 }
 
 #[async_trait]
-impl Storage for Meddling {
-    fn describe(&self) -> String {
-        self.inner.describe()
+impl Decorator for Meddling {
+    fn inner(&self) -> &dyn Storage {
+        &*self.inner
     }
 
     async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {
@@ -231,22 +228,6 @@ impl Storage for Meddling {
         self.inner.put(key, body, mode).await
     }
 
-    async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
-        self.inner.get(key, range).await
-    }
-
-    async fn head(&self, key: &Key) -> Result<Option<ObjectMeta>, StorageError> {
-        self.inner.head(key).await
-    }
-
-    async fn list(
-        &self,
-        folder: &str,
-        after: Option<&str>,
-    ) -> Result<Vec<ListEntry>, StorageError> {
-        self.inner.list(folder, after).await
-    }
-
     async fn delete(&self, key: &Key) -> Result<(), StorageError> {
         if key.as_str().contains(&self.locked) {
             return Err(StorageError {
@@ -258,10 +239,6 @@ impl Storage for Meddling {
             });
         }
         self.inner.delete(key).await
-    }
-
-    async fn sweep(&self, age: Duration, ours: IsOwnKey<'_>) -> Result<u64, StorageError> {
-        self.inner.sweep(age, ours).await
     }
 }
 

@@ -1,12 +1,9 @@
 //! What the tests of the index are told in: a cluster, segments that are stored, listed and worked in, and a store that
 //! waits.
 
-use std::ops::Range;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use chrono::DateTime;
 use tokio::sync::Notify;
 
@@ -18,10 +15,8 @@ use crate::postgres::catalog::{Unknown, WAL_KIND, WalDescription, WalIndex};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{SegmentName, TimelineId, WalFileName};
 use crate::postgres::wal::{Summary, Timestamp};
-use crate::storage::{
-    Body, IsOwnKey, Key, ListEntry, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage,
-    StorageError,
-};
+use crate::storage::decorator::Decorator;
+use crate::storage::{ListEntry, MemoryStorage, PutMode, Storage, StorageError};
 
 /// A cluster in memory.
 pub async fn cluster() -> (Cluster, Arc<MemoryStorage>) {
@@ -85,21 +80,9 @@ pub struct Waiting {
 }
 
 #[async_trait]
-impl Storage for Waiting {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-
-    async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {
-        self.inner.put(key, body, mode).await
-    }
-
-    async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
-        self.inner.get(key, range).await
-    }
-
-    async fn head(&self, key: &Key) -> Result<Option<ObjectMeta>, StorageError> {
-        self.inner.head(key).await
+impl Decorator for Waiting {
+    fn inner(&self) -> &dyn Storage {
+        &self.inner
     }
 
     async fn list(
@@ -119,14 +102,6 @@ impl Storage for Waiting {
             self.go_on.notified().await;
         }
         page
-    }
-
-    async fn delete(&self, key: &Key) -> Result<(), StorageError> {
-        self.inner.delete(key).await
-    }
-
-    async fn sweep(&self, age: Duration, ours: IsOwnKey<'_>) -> Result<u64, StorageError> {
-        self.inner.sweep(age, ours).await
     }
 }
 

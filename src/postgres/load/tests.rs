@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -11,8 +10,9 @@ use super::*;
 use crate::postgres::catalog::testing;
 use crate::postgres::cluster::testing::{cluster_in, put, sealed};
 use crate::repo::Repository;
+use crate::storage::decorator::Decorator;
 use crate::storage::faulty::{CrashPoint, FaultyStorage, GarblingStorage};
-use crate::storage::{Body, IsOwnKey, ListEntry, MemoryStorage, PutMode, PutOutcome, Storage};
+use crate::storage::{ListEntry, MemoryStorage, Storage};
 
 async fn cluster() -> (Cluster, Arc<MemoryStorage>) {
     let storage = Arc::new(MemoryStorage::default());
@@ -321,13 +321,9 @@ impl Withholding {
 }
 
 #[async_trait::async_trait]
-impl Storage for Withholding {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-
-    async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {
-        self.inner.put(key, body, mode).await
+impl Decorator for Withholding {
+    fn inner(&self) -> &dyn Storage {
+        &*self.inner
     }
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
@@ -347,14 +343,6 @@ impl Storage for Withholding {
     ) -> Result<Vec<ListEntry>, StorageError> {
         self.gives("list", folder)?;
         self.inner.list(folder, after).await
-    }
-
-    async fn delete(&self, key: &Key) -> Result<(), StorageError> {
-        self.inner.delete(key).await
-    }
-
-    async fn sweep(&self, age: Duration, ours: IsOwnKey<'_>) -> Result<u64, StorageError> {
-        self.inner.sweep(age, ours).await
     }
 }
 

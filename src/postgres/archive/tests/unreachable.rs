@@ -1,23 +1,18 @@
 //! A repository that cannot be reached, or only in part: what it has is unknown, not absent.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 
 use crate::error::{find, hints};
 use crate::postgres::archive::testing::*;
 use crate::postgres::archive::{Fetched, GapError};
 use crate::postgres::cluster::Cluster;
 use crate::repo::Repository;
+use crate::storage::decorator::Decorator;
 use crate::storage::faulty::{CrashPoint, FaultyStorage};
-use crate::storage::{
-    Body, IsOwnKey, Key, ListEntry, LocalStorage, MemoryStorage, ObjectMeta, PutMode, PutOutcome,
-    Storage, StorageError,
-};
+use crate::storage::{LocalStorage, MemoryStorage, Storage};
 
 #[tokio::test]
 async fn a_wal_folder_that_went_away_is_unknown_not_absent() {
@@ -159,37 +154,9 @@ impl Unmounted {
 }
 
 #[async_trait]
-impl Storage for Unmounted {
-    fn describe(&self) -> String {
-        self.disk.describe()
-    }
-
-    async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {
-        self.now().put(key, body, mode).await
-    }
-
-    async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
-        self.now().get(key, range).await
-    }
-
-    async fn head(&self, key: &Key) -> Result<Option<ObjectMeta>, StorageError> {
-        self.now().head(key).await
-    }
-
-    async fn list(
-        &self,
-        folder: &str,
-        after: Option<&str>,
-    ) -> Result<Vec<ListEntry>, StorageError> {
-        self.now().list(folder, after).await
-    }
-
-    async fn delete(&self, key: &Key) -> Result<(), StorageError> {
-        self.now().delete(key).await
-    }
-
-    async fn sweep(&self, age: Duration, ours: IsOwnKey<'_>) -> Result<u64, StorageError> {
-        self.now().sweep(age, ours).await
+impl Decorator for Unmounted {
+    fn inner(&self) -> &dyn Storage {
+        self.now()
     }
 }
 
