@@ -22,6 +22,7 @@ pub const SUCCESSES: &[&str] = &[
     "schema-dump",
     "verify",
     "drill",
+    "canary",
     "expire",
     "copy",
     "alerts",

@@ -393,6 +393,8 @@ settings! {
         verify: Option<Cron> = SettingType::Cron, Unset("0 4 * * 6");
         /// When a drill restores everything, as section drill says.
         drill: Option<Cron> = SettingType::Cron, Unset("0 3 * * 0");
+        /// When a canary is written into the database of `drill.canary`.
+        canary: Option<Cron> = SettingType::Cron, Unset("*/5 * * * *");
         /// When what retention keeps no longer is deleted.
         expire: Option<Cron> = SettingType::Cron, Unset("30 5 * * *");
         /// When the cluster is copied to `copy_to`.
@@ -440,6 +442,9 @@ settings! {
         rto_target: Option<Duration> = LIMIT, Unset("1h");
         /// How old the newest data may be that can be restored.
         rpo_target: Option<Duration> = LIMIT, Unset("15m");
+        /// The database of the source in which `walden drill canary` keeps a small table of its own, walden.canary: what a
+        /// drill finds of it is checked, and tells how old the data is. When not set, nothing is written.
+        canary: Option<String> = SettingType::Word, Unset("postgres");
     }
 
     /// Records of what was done: restores, drills, verifications, deletions.

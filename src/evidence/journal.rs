@@ -17,11 +17,11 @@ use crate::storage::{Key, PutMode, PutOutcome, Storage, StorageError, Walk, get_
 /// Bytes of a record at most.
 const LONGEST: u64 = 4 << 20;
 /// Records that are read at once.
-const READERS: usize = 16;
+pub(super) const READERS: usize = 16;
 /// Others of the same name that may come between.
 const ATTEMPTS: u32 = 50;
 /// Records that are looked at for one that is wanted.
-const LOOK_BACK: usize = 1000;
+pub(super) const LOOK_BACK: usize = 1000;
 /// How long the newest records may take to come before one is written without them.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// On so many days a clock must show a time before records grow old by it.

@@ -10,6 +10,7 @@ pub mod chart;
 pub mod controls;
 mod journal;
 mod latest;
+mod newest;
 pub mod record;
 pub mod settings;
 

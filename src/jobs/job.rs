@@ -2,11 +2,13 @@ use std::time::Duration;
 
 use super::schedule::Schedule;
 
-/// Jobs of one lane run one after the other: the hourly ones do not wait for those that take hours.
+/// Jobs of one lane run one after the other: the hourly ones do not wait for those that take hours, and those of every minute
+/// for neither.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
     Long,
     Short,
+    Brief,
 }
 
 /// Something that is done again and again.

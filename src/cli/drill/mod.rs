@@ -1,11 +1,14 @@
 //! `walden drill`: restores by themselves, with checks and a verdict.
 
+mod canary;
+
 use anyhow::{Context as _, anyhow};
 use chrono::Utc;
 use clap::Subcommand;
 
 use super::evidence::keep;
 use super::exit::{print_error, wrong_usage};
+use super::jobs::kinds::last_but_one;
 use super::repo::asked_to_end;
 use super::restore::refuse_root;
 use super::restore::render::refusal;
@@ -35,6 +38,9 @@ enum DrillVerb {
         after_help = "Exit codes: 0 passed; 3 failed; 4 the moment cannot be restored to; 1 could not run: something is missing on this machine, which is no fault of the backup."
     )]
     Run(RunArgs),
+    /// Write a row into walden.canary, a small table of Walden's own in the database of `drill.canary`. A drill checks what
+    /// it finds of it, and tells by it how old the restored data is.
+    Canary,
 }
 
 #[derive(Debug, clap::Args)]
@@ -58,7 +64,10 @@ struct RunArgs {
 
 /// Runs the verb.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
-    let DrillVerb::Run(args) = args.verb;
+    let args = match args.verb {
+        DrillVerb::Run(args) => args,
+        DrillVerb::Canary => return canary::run(context).await,
+    };
     refuse_root()?;
     let (cluster, done) = match args.dump {
         true => of_dump(context, &args).await?,
@@ -93,6 +102,7 @@ async fn physical(context: &Context, args: &RunArgs) -> anyhow::Result<Drilled> 
     let options = DrillOptions {
         target,
         asserts: asserts(context)?,
+        canary_pause: |settings, at| last_but_one(settings, "canary", at),
         keep: args.keep,
     };
     let planner = planning::open(context, true).await?;
@@ -180,6 +190,12 @@ fn in_words(report: &DrillReport) -> String {
     if let Some(seconds) = report.rpo_seconds {
         text +=
             &format!("RPO {seconds:.1} s: how old the newest data was that could be restored\n");
+    }
+    if let Some(canary) = &report.canary {
+        text += &format!(
+            "canary {:.1} s old: the newest that came back\n",
+            canary.age_seconds
+        );
     }
     if let Some(folder) = &report.kept {
         text += &format!(

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::anyhow;
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::config::{self, Cron, Settings};
 use crate::error::with_hint;
@@ -17,6 +18,9 @@ struct JobKind {
     /// The verb that does it.
     arguments: fn(&Settings) -> Result<Vec<String>, Missing>,
 }
+
+/// How long what takes seconds may take.
+const BRIEF: Duration = Duration::from_secs(600);
 
 const KINDS: &[JobKind] = &[
     JobKind {
@@ -55,6 +59,13 @@ const KINDS: &[JobKind] = &[
         arguments: |_| Ok(words("drill run")),
     },
     JobKind {
+        name: "canary",
+        cron: |schedule| schedule.canary.as_ref(),
+        lane: Lane::Brief,
+        deadline: |_| BRIEF,
+        arguments: canary,
+    },
+    JobKind {
         name: "expire",
         cron: |schedule| schedule.expire.as_ref(),
         lane: Lane::Long,
@@ -72,6 +83,14 @@ const KINDS: &[JobKind] = &[
 
 fn words(line: &str) -> Vec<String> {
     line.split(' ').map(str::to_string).collect()
+}
+
+fn canary(settings: &Settings) -> Result<Vec<String>, Missing> {
+    let database = settings.drill.canary.as_ref();
+    database.map(|_| words("drill canary")).ok_or(Missing {
+        what: "\"drill.canary\" is not set: where to write is not known",
+        hint: "set it to a database of the server",
+    })
 }
 
 fn copy(settings: &Settings) -> Result<Vec<String>, Missing> {
@@ -98,6 +117,16 @@ pub fn jobs(settings: &Settings) -> Vec<Job> {
         arguments: (kind.arguments)(settings),
     };
     KINDS.iter().map(job).collect()
+}
+
+/// How long before `at` the last run but one of a job was to begin: so old may be what the last one made, which may still be
+/// under way. `None`: it is not scheduled.
+pub fn last_but_one(settings: &Settings, name: &str, at: DateTime<Utc>) -> Option<TimeDelta> {
+    let job = jobs(settings).into_iter().find(|job| job.name == name)?;
+    let schedule = job.schedule?;
+    let last = schedule.begin_of(schedule.last_begun(at)?);
+    let before = schedule.last_begun(last - TimeDelta::microseconds(1))?;
+    Some(at - schedule.begin_of(before))
 }
 
 /// What the job's child is told to do. Errors: a setting is missing.
@@ -131,12 +160,26 @@ mod tests {
     fn every_kind_is_a_verb_that_there_is() {
         let mut settings = defaults();
         settings.schedule.copy_to = Some("file:///srv/second".into());
+        settings.drill.canary = Some("postgres".into());
         for job in jobs(&settings) {
             let arguments = runnable(&job).unwrap().to_vec();
             let line = ["walden".to_string()].into_iter().chain(arguments);
             Cli::try_parse_from(line).unwrap_or_else(|error| panic!("{}: {error}", job.name));
             assert_eq!(job.schedule, None);
         }
+    }
+
+    #[test]
+    fn what_the_last_run_made_may_still_be_under_way() {
+        let mut settings = defaults();
+        let at = "2026-03-02T10:07:00Z".parse().unwrap();
+        assert_eq!(last_but_one(&settings, "canary", at), None);
+        settings.schedule.canary = "*/5 8-18 * * 1-5".parse().ok();
+        let of = |at| last_but_one(&settings, "canary", at).unwrap();
+        assert_eq!(of(at), TimeDelta::minutes(7));
+        // A Monday morning: the one before is from Friday.
+        let monday = "2026-03-02T08:01:00Z".parse().unwrap();
+        assert_eq!(of(monday), TimeDelta::minutes(6 + 2 * 1440 + 13 * 60));
     }
 
     #[test]

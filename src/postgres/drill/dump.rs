@@ -9,6 +9,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::asserts::Assert;
+use super::known::Known;
 use super::look::Look;
 use super::made::{SUPERUSER, made};
 use super::report::DrillReport;
@@ -161,6 +162,7 @@ impl Drill<'_> {
             asserts: &self.asked.asserts,
             data: &self.scratch.data(),
             recovered: &server.recovered,
+            known: &Known::default(),
             database: Some((&self.asked.database, &expected)),
         };
         look.at_all(Some(SUPERUSER.into()), report).await?;

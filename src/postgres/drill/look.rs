@@ -10,6 +10,7 @@ use super::asserts::{self, Assert};
 use super::checks;
 use super::command;
 use super::database::Strangers;
+use super::known::Known;
 use super::report::DrillReport;
 use super::restored::door;
 use super::scratch::has_server;
@@ -26,6 +27,7 @@ pub struct Look<'a> {
     pub asserts: &'a [Assert],
     pub data: &'a Path,
     pub recovered: &'a Recovered,
+    pub known: &'a Known,
     /// The only database that counts, and what its dump holds; `None`: all do.
     pub database: Option<(&'a str, &'a ManifestTables)>,
 }
@@ -58,6 +60,8 @@ impl Look<'_> {
             Some(_) => Ended(Stage::Prepare, error),
             None => Ended(Stage::Server, error),
         })?;
+        // Before anything else makes transactions of its own there.
+        self.known.look(&door, report).await;
         let until = Instant::now() + drill.budget;
         if let Some((database, tables)) = self.database {
             let compared = tables.compare(&door, database, until).await;

@@ -2,16 +2,21 @@
 //!
 //! [`run`] is the frame of all of them, [`physical`] restores base backups and WAL, [`dump`] dumps. [`scratch`] makes and removes the folder,
 //! also what a killed drill left, [`server`] has the restored server's settings, [`restored`] restores and starts it, also for
-//! others, [`look`] and [`checks`] look at what it holds.
+//! others, [`look`] and [`checks`] look at what it holds. [`canary`] judges rows that Walden wrote on the source (pure),
+//! [`canary_write`] writes them there.
 //! [`verdict`] decides (pure); [`again`] asks the repository once more before it is blamed.
 
 mod again;
 mod asserts;
+mod canary;
+mod canary_table;
+mod canary_write;
 mod checks;
 mod collations;
 mod command;
 pub mod database;
 mod dump;
+mod known;
 mod look;
 pub mod made;
 mod pages;
@@ -26,6 +31,7 @@ pub mod target;
 pub mod verdict;
 
 pub use asserts::{Assert, Expected, parse as parse_asserts};
+pub use canary_write::{WrittenCanary, write as write_canary};
 pub use dump::{DumpDrill, run as run_dump};
 pub use physical::{DrillOptions, run};
 pub use report::DrillReport;

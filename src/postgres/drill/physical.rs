@@ -3,10 +3,13 @@
 use std::time::Instant;
 
 use anyhow::anyhow;
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 
 use super::asserts::Assert;
+use super::canary::Expected;
 use super::checks::check;
+use super::known::{self, Known};
 use super::look::Look;
 use super::pages::check_pages;
 use super::report::DrillReport;
@@ -19,7 +22,9 @@ use crate::config::Settings;
 use crate::error::with_hint;
 use crate::evidence::record::{Check, Verdict};
 use crate::health::Health;
-use crate::postgres::catalog::{BACKUP_KIND, RecoveryPlan, RestoreRequest, missing_wal, windows};
+use crate::postgres::catalog::{
+    BACKUP_KIND, RecoveryPlan, RestoreRequest, Target, missing_wal, windows,
+};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
 use crate::postgres::planning::FreshPlanner;
@@ -31,6 +36,8 @@ use crate::postgres::restore::start::Recovered;
 pub struct DrillOptions {
     pub target: DrillTarget,
     pub asserts: Vec<Assert>,
+    /// How old the newest canary may be at a moment, as they are scheduled.
+    pub canary_pause: fn(&Settings, DateTime<Utc>) -> Option<TimeDelta>,
     /// Leave the restored cluster there, stopped.
     pub keep: bool,
 }
@@ -67,6 +74,7 @@ async fn drill(
     report.phase("plan", begun.elapsed().as_secs_f64());
     tell(report, &plan);
     let cluster = planner.cluster();
+    let known = known(settings, &cluster, options, &plan, report).await?;
     let server = restored(settings, cluster, plan, scratch, &mut report.phases).await?;
     report
         .checks
@@ -79,6 +87,7 @@ async fn drill(
         asserts: &options.asserts,
         data: &scratch.data(),
         recovered: &recovered,
+        known: &known,
         database: None,
     };
     look.at_all(user.ok(), report).await?;
@@ -92,6 +101,38 @@ async fn drill(
         report.checks.extend(within("RPO", measured, target));
     }
     Ok(())
+}
+
+/// What the restored server must show of what was known before. Errors: the repository does not say.
+async fn known(
+    settings: &Settings,
+    cluster: &Cluster,
+    options: &DrillOptions,
+    plan: &RecoveryPlan,
+    report: &DrillReport,
+) -> Result<Known, Ended> {
+    let Some(database) = settings.drill.canary.clone() else {
+        return Ok(Known::default());
+    };
+    let (reference, reaches) = match (&plan.request.target, report.rpo_seconds) {
+        (Target::Time(time), _) => (*time, Some(*time)),
+        (_, Some(age)) => {
+            let age = TimeDelta::milliseconds((age * 1000.0) as i64);
+            (report.began, Some(report.began - age))
+        }
+        (_, None) => (report.began, None),
+    };
+    let seen = known::seen_before(&cluster.journal(), &database, reference).await;
+    let expected = Expected {
+        reference,
+        reaches,
+        pause: (options.canary_pause)(settings, reaches.unwrap_or(reference)),
+        rpo_target: settings.drill.rpo_target,
+        seen_before: seen.at(Stage::Plan)?,
+    };
+    Ok(Known {
+        canary: Some((database, expected)),
+    })
 }
 
 fn tell(report: &mut DrillReport, plan: &RecoveryPlan) {

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::canary::SeenCanary;
 use crate::evidence::record::{Act, Check, Evidence, Phase, Verdict};
 
 /// How a drill ended.
@@ -26,6 +27,9 @@ pub struct DrillReport {
     /// How old the newest data was that could be restored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rpo_seconds: Option<f64>,
+    /// The newest row of walden.canary that came back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary: Option<SeenCanary>,
     /// Where the restored cluster is, if it was to stay.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept: Option<PathBuf>,
@@ -51,6 +55,7 @@ impl DrillReport {
             checks: Vec::new(),
             rto_seconds: None,
             rpo_seconds: None,
+            canary: None,
             kept: None,
             bytes: 0,
             began: Utc::now(),
@@ -61,6 +66,10 @@ impl DrillReport {
 
     /// The record of it.
     pub fn evidence(&self, ended: DateTime<Utc>) -> Evidence {
+        let mut details = self.details.clone();
+        if let (Value::Object(details), Some(canary)) = (&mut details, &self.canary) {
+            details.insert("canary".into(), json!(canary));
+        }
         Evidence {
             act: Act::Drill,
             subject: self.target.clone(),
@@ -73,7 +82,7 @@ impl DrillReport {
             scope: None,
             rto_seconds: self.rto_seconds,
             rpo_seconds: self.rpo_seconds,
-            details: self.details.clone(),
+            details,
         }
     }
 

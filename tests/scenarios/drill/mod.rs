@@ -1,5 +1,6 @@
 //! Drills on real servers: the right one of three verdicts, and nothing left behind.
 
+mod canary;
 mod dumps;
 mod faults;
 
@@ -60,6 +61,12 @@ fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
     let checks = report["checks"].as_array().expect("checks");
     let found = checks.iter().find(|check| check["name"] == name);
     found.unwrap_or_else(|| panic!("no check {name}: {report:#}"))
+}
+
+/// Adds settings, as TOML.
+fn set(walden: &Walden, settings: &str) {
+    let text = fs::read_to_string(&walden.config).unwrap();
+    fs::write(&walden.config, format!("{text}{settings}\n")).unwrap();
 }
 
 /// What is recorded of drills, newest first.
