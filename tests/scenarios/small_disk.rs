@@ -6,17 +6,23 @@ use std::process::Command;
 
 use crate::harness::{Scratch, run_as_server};
 
-/// A disk of 24 MiB in the place of a folder, with the folder's content.
+/// A disk in the place of a folder, with the folder's content.
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// `None`, said aloud, where that is not possible.
+    /// One of 24 MiB; `None`, said aloud, where that is not possible.
     pub fn mount(path: &Path, scratch: &Scratch) -> Option<Self> {
+        Self::of_mib(24, path, scratch)
+    }
+
+    /// One of this size.
+    pub fn of_mib(mib: u64, path: &Path, scratch: &Scratch) -> Option<Self> {
         let aside = scratch.join("aside");
         fs::rename(path, &aside).expect("move the folder aside");
         fs::create_dir(path).expect("make a mount point");
         let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=24m,mode=0700", "tmpfs"])
+            .args(["-t", "tmpfs", "-o", &format!("size={mib}m,mode=0700")])
+            .arg("tmpfs")
             .arg(path)
             .status();
         if !mount.is_ok_and(|status| status.success()) {

@@ -43,9 +43,23 @@ fn values(settings: &Settings) -> Values {
         .collect()
 }
 
-/// What records say of these settings.
+/// What records say of these settings. Which of them the environment sets is part of their source: a service and a shell that
+/// differ in it do not take turns in changing them.
 fn seen_in(settings: &Settings) -> SettingsSeen {
-    seen(settings.source.to_string(), &values(settings))
+    let shown = config::effective(settings).into_iter();
+    let of_environment: Vec<String> = shown
+        .filter(|setting| setting.origin == Origin::Environment)
+        .map(|setting| setting.key)
+        .collect();
+    let source = match of_environment.is_empty() {
+        true => settings.source.to_string(),
+        false => format!(
+            "{} and the environment ({})",
+            settings.source,
+            of_environment.join(", ")
+        ),
+    };
+    seen(source, &values(settings))
 }
 
 /// Keeps a record if the settings at a moment are not as this user's last record of them says; whether the records say by now

@@ -10,7 +10,11 @@ use crate::error::one_line;
 use crate::evidence::record::Verdict;
 use crate::postgres::archive::Fetcher;
 use crate::postgres::cluster::Cluster;
+use crate::postgres::dump_restore::target::free;
 use crate::postgres::types::WalFileName;
+
+/// Free bytes below which a disk counts as full.
+const FULL: u64 = 1 << 20;
 
 /// The verdict on a drill that ended early, and why. `limit`: for an answer of the repository.
 pub async fn judge(
@@ -22,6 +26,13 @@ pub async fn judge(
     let (verdict, words) = of_error(stage, &error);
     if verdict != Verdict::Failed {
         return (verdict, words);
+    }
+    // On a full disk a server may not even be able to say so.
+    let is_full = || free(scratch.path()).is_some_and(|bytes| bytes < FULL);
+    if stage == Stage::Server && is_full() {
+        let folder = scratch.path().display();
+        let words = format!("{words}; the disk of \"{folder}\" is full: No space left on device");
+        return (Verdict::CouldNotRun, words);
     }
     if let Err(away) = cluster.confirm().await {
         let away = one_line(&away);

@@ -3,6 +3,8 @@
 mod canary;
 mod dumps;
 mod faults;
+mod host;
+mod many;
 
 use std::fs;
 use std::path::{Path, PathBuf};
