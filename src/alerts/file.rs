@@ -23,6 +23,7 @@ pub const SUCCESSES: &[&str] = &[
     "verify",
     "drill",
     "canary",
+    "dump-drill",
     "expire",
     "copy",
     "alerts",

@@ -41,9 +41,10 @@ pub use private::read_private;
 pub use render::{DisplayedSetting, effective, example, render_commented, render_reference, show};
 pub use secret::Secret;
 pub use settings::{
-    Alerts, Backup, Catalog, Checkpoint, Cluster, CreateOnly, Dump, DumpOutput, Encryption, Health,
-    Http, KEYS, Log, LogFormat, LogLevel, Postgresql, Repository, Restore, Retention,
-    RetentionBase, RetentionDump, RetentionSchema, S3, Schedule, Service, Settings, ThawSpeed, Wal,
+    Alerts, Backup, Catalog, Checkpoint, Cluster, CreateOnly, Dump, DumpFrom, DumpOutput,
+    Encryption, Health, Http, KEYS, Log, LogFormat, LogLevel, Postgresql, Repository, Restore,
+    Retention, RetentionBase, RetentionDump, RetentionSchema, S3, Schedule, Service, Settings,
+    ThawSpeed, Wal,
 };
 pub use units::parse_duration;
 pub use url::RepositoryUrl;

@@ -38,6 +38,8 @@ choices! {
     Encryption { Bucket = "bucket", Aes256 = "AES256", AwsKms = "aws:kms" }
     /// How fast a store thaws.
     ThawSpeed { Standard = "standard", Bulk = "bulk", Expedited = "expedited" }
+    /// Which server dumps are taken from.
+    DumpFrom { Server = "server", Drill = "drill" }
     /// How the server makes the checkpoint that a base backup begins with.
     Checkpoint { Fast = "fast", Spread = "spread" }
     /// Names that `tracing_subscriber::EnvFilter` understands.
@@ -186,6 +188,10 @@ settings! {
         /// The folder of the programs. When not set, the usual places and PATH are searched for the server's own major
         /// version, else for the next newer one.
         programs: Option<PathBuf> = PATH, Unset("/usr/lib/postgresql/17/bin");
+        /// Where dumps come from. server: from the server of `postgresql.dsn`. drill: from a server that a drill restores
+        /// from the newest base backup and all archived WAL, as section drill says: no load on the source, and a proof of
+        /// both. `dump.command_prefix` and `dump.dsn` are of no use then.
+        source: DumpFrom = DumpFrom::ALLOWED, Value("server");
         /// What stands before each program's name, to run it where the database is. It must pass standard input and
         /// output on. Programs of that place count then.
         command_prefix: Vec<String> = SettingType::List, Value("[]");
@@ -395,6 +401,8 @@ settings! {
         drill: Option<Cron> = SettingType::Cron, Unset("0 3 * * 0");
         /// When a canary is written into the database of `drill.canary`.
         canary: Option<Cron> = SettingType::Cron, Unset("*/5 * * * *");
+        /// When a drill restores the newest dump of the database of `postgresql.dsn`.
+        dump_drill: Option<Cron> = SettingType::Cron, Unset("0 5 * * 0");
         /// When what retention keeps no longer is deleted.
         expire: Option<Cron> = SettingType::Cron, Unset("30 5 * * *");
         /// When the cluster is copied to `copy_to`.

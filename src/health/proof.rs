@@ -10,7 +10,11 @@ use crate::config::Health as Limits;
 /// What was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ActKind {
+    /// Of base backups and WAL.
     Drill,
+    DumpDrill,
+    /// Known data through a dump: it proves nothing of what is kept.
+    RoundTrip,
     Restore,
     Verification,
     Other,
@@ -36,6 +40,16 @@ pub struct SeenAct {
     pub took: TimeDelta,
 }
 
+/// What is broken where a drill did not pass, or could not run.
+const DRILL: [Rule; 2] = [Rule::DrillFailed, Rule::DrillCouldNotRun];
+
+impl ActKind {
+    /// Whether something that is kept was restored by itself.
+    fn is_drill(self) -> bool {
+        matches!(self, Self::Drill | Self::DumpDrill)
+    }
+}
+
 /// What is not good about what was done, in any order.
 pub fn judge(acts: &[SeenAct], limits: &Limits, now: DateTime<Utc>) -> Vec<HealthReason> {
     let mut reasons = not_passed(acts);
@@ -44,7 +58,7 @@ pub fn judge(acts: &[SeenAct], limits: &Limits, now: DateTime<Utc>) -> Vec<Healt
     reasons
 }
 
-/// The last drill and the last verification, if they did not pass.
+/// The last drill of each kind and the last verification, if they did not pass.
 fn not_passed(acts: &[SeenAct]) -> Vec<HealthReason> {
     let of = |kind: ActKind| {
         let of_kind = acts.iter().filter(move |act| act.kind == kind);
@@ -52,37 +66,51 @@ fn not_passed(acts: &[SeenAct]) -> Vec<HealthReason> {
     };
     let last = [
         (
-            of(ActKind::Drill),
+            (of(ActKind::Drill), ""),
             "drill",
-            [Rule::DrillFailed, Rule::DrillCouldNotRun],
+            DRILL,
             "`walden evidence list --act drill` shows it; mend it, then `walden drill run`",
         ),
         (
-            of(ActKind::Verification),
+            (of(ActKind::DumpDrill), "dump"),
+            "drill of a dump",
+            DRILL,
+            "`walden evidence list --act drill` shows it; mend it, then `walden drill run --dump`",
+        ),
+        (
+            (of(ActKind::RoundTrip), "round-trip"),
+            "round trip of a dump",
+            DRILL,
+            "`walden evidence list --act drill` shows it; mend it, then `walden drill round-trip`",
+        ),
+        (
+            (of(ActKind::Verification), ""),
             "verification",
             [Rule::VerificationFailed; 2],
             "look with `walden repo verify`, and repair from a copy",
         ),
     ];
-    let reason = |(act, name, rules, next): (Option<&SeenAct>, &str, [Rule; 2], _)| {
-        let act = act?;
-        let (rule, how) = match act.end {
-            ActEnd::Passed => return None,
-            ActEnd::Failed => (rules[0], "failed"),
-            ActEnd::CouldNotRun => (rules[1], "could not run"),
+    let reason =
+        |((act, of), name, rules, next): ((Option<&SeenAct>, &str), &str, [Rule; 2], _)| {
+            let act = act?;
+            let (rule, how) = match act.end {
+                ActEnd::Passed => return None,
+                ActEnd::Failed => (rules[0], "failed"),
+                ActEnd::CouldNotRun => (rules[1], "could not run"),
+            };
+            let why = act.why.lines().next().unwrap_or_default();
+            let what = format!("the last {name} {how}: {why}");
+            Some(HealthReason::new(rule, what, next).of(of))
         };
-        let why = act.why.lines().next().unwrap_or_default();
-        let what = format!("the last {name} {how}: {why}");
-        Some(HealthReason::new(rule, what, next))
-    };
     last.into_iter().filter_map(reason).collect()
 }
 
 fn too_long_ago(acts: &[SeenAct], limits: &Limits, now: DateTime<Utc>) -> Vec<HealthReason> {
-    let is_drill = |act: &&SeenAct| act.end == ActEnd::Passed && act.kind == ActKind::Drill;
+    let is_drill = |act: &&SeenAct| act.end == ActEnd::Passed && act.kind.is_drill();
     let drilled = acts.iter().filter(is_drill).map(|act| act.ended).max();
-    // Changed settings prove nothing.
-    let proofs = acts.iter().filter(|act| act.kind != ActKind::Other);
+    // Neither changed settings nor known data prove anything of what is kept.
+    let is_proof = |act: &&SeenAct| !matches!(act.kind, ActKind::Other | ActKind::RoundTrip);
+    let proofs = acts.iter().filter(is_proof);
     let ages = [
         (
             limits.drill_age,
@@ -108,7 +136,7 @@ fn too_long_ago(acts: &[SeenAct], limits: &Limits, now: DateTime<Utc>) -> Vec<He
 
 fn slow_restore(acts: &[SeenAct], limits: &Limits) -> Option<HealthReason> {
     let is_restore = |act: &&SeenAct| {
-        act.end == ActEnd::Passed && matches!(act.kind, ActKind::Restore | ActKind::Drill)
+        act.end == ActEnd::Passed && (act.kind == ActKind::Restore || act.kind.is_drill())
     };
     let restored = acts.iter().filter(is_restore);
     let (last, limit) = (restored.max_by_key(|act| act.ended)?, limits.restore_time?);
@@ -178,6 +206,18 @@ mod tests {
             judged(&[act(Verification, 1, Failed), act(Verification, 2, Passed)]),
             []
         );
+        // Another kind hides no failure, and both are told apart.
+        let both = [
+            act(Drill, 90, Failed),
+            act(ActKind::DumpDrill, 91, Passed),
+            act(ActKind::RoundTrip, 92, Failed),
+        ];
+        let told = judge(&both, &health_limits(), DateTime::UNIX_EPOCH);
+        let told: Vec<_> = told.iter().map(|r| (r.rule, &*r.of)).collect();
+        assert_eq!(
+            told,
+            [(Rule::DrillFailed, ""), (Rule::DrillFailed, "round-trip")]
+        );
         assert_eq!(
             judged(&[act(Restore, 90, Failed)]),
             [],
@@ -205,7 +245,12 @@ mod tests {
             rules(&[restored(99)], &limits),
             [Rule::DrillOld, Rule::RestoreSlow]
         );
-        let drill = act(ActKind::Drill, 93, Passed);
+        // What was known before proves nothing of what is kept.
+        assert_eq!(
+            rules(&[act(ActKind::RoundTrip, 99, Passed)], &limits),
+            [Rule::DrillOld, Rule::EvidenceOld]
+        );
+        let drill = act(ActKind::DumpDrill, 93, Passed);
         assert_eq!(
             rules(std::slice::from_ref(&drill), &limits),
             [Rule::RestoreSlow]

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use crate::error::one_line;
 use crate::evidence::record::{Act, Record};
 use crate::evidence::{Journal, LatestRecords};
+use crate::postgres::drill::DrillKind;
 
 /// Records in memory at most.
 const MOST: usize = 2000;
@@ -32,10 +33,13 @@ pub struct KnownRecords {
 }
 
 impl KnownRecords {
-    /// The drills, the newest first.
+    /// The drills of what is kept, the newest first.
     pub fn drills(&self) -> impl Iterator<Item = &Record> {
         let records = self.records.iter().map(|record| &**record);
-        records.filter(|record| record.evidence.act == Act::Drill)
+        records.filter(|record| {
+            let evidence = &record.evidence;
+            evidence.act == Act::Drill && DrillKind::of(evidence) != DrillKind::RoundTrip
+        })
     }
 }
 

@@ -32,6 +32,8 @@ const JOBS_FOLDER: &str = "jobs";
 const EVIDENCE_FOLDER: &str = "evidence";
 /// What fires, and who was told.
 const ALERTS_FOLDER: &str = "alerts";
+/// The folder of a cluster in which a round trip has its dump while it lasts.
+const ROUND_TRIPS_FOLDER: &str = "round-trips";
 /// Times in names of objects: UTC.
 const SECOND: &str = "%Y%m%dT%H%M%SZ";
 
@@ -260,12 +262,23 @@ pub enum ObjectKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     cluster: ClusterName,
+    /// The folder of dumps.
+    dumps: &'static str,
 }
 
 impl Layout {
     /// The keys below `<cluster>/`.
     pub fn new(cluster: ClusterName) -> Self {
-        Self { cluster }
+        let dumps = DUMPS_FOLDER;
+        Self { cluster, dumps }
+    }
+
+    /// The same keys, but for those of dumps: they lie where round trips put theirs, which are nobody's dumps.
+    pub fn of_round_trips(&self) -> Self {
+        Self {
+            dumps: ROUND_TRIPS_FOLDER,
+            ..self.clone()
+        }
     }
 
     /// The cluster's name.

@@ -21,8 +21,9 @@ use crate::postgres::catalog::Unreachable;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::drill::target::DrillTarget;
 use crate::postgres::drill::{
-    Assert, DrillOptions, DrillReport, DumpDrill, parse_asserts, run as drill, run_dump,
+    Assert, DrillOptions, DrillReport, DumpDrill, parse_asserts, round_trip, run as drill, run_dump,
 };
+use crate::postgres::dump::command::DumpRequest;
 use crate::postgres::replication::ConnInfo;
 
 #[derive(Debug, clap::Args)]
@@ -41,6 +42,12 @@ enum DrillVerb {
     /// Write a row into walden.canary, a small table of Walden's own in the database of `drill.canary`. A drill checks what
     /// it finds of it, and tells by it how old the restored data is.
     Canary,
+    /// Prove the way of a dump: make a database with known data on the server, dump it, restore it elsewhere, compare every value, and
+    /// remove all of it. The role of `postgresql.dsn` needs CREATEDB.
+    #[command(
+        after_help = "Exit codes: 0 passed; 3 failed; 4 this server or role does not do; 1 could not run: something is missing on this machine."
+    )]
+    RoundTrip,
 }
 
 #[derive(Debug, clap::Args)]
@@ -64,14 +71,19 @@ struct RunArgs {
 
 /// Runs the verb.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
-    let args = match args.verb {
-        DrillVerb::Run(args) => args,
+    if !matches!(args.verb, DrillVerb::Canary) {
+        refuse_root()?;
+    }
+    let (cluster, done) = match args.verb {
         DrillVerb::Canary => return canary::run(context).await,
-    };
-    refuse_root()?;
-    let (cluster, done) = match args.dump {
-        true => of_dump(context, &args).await?,
-        false => physical(context, &args).await?,
+        DrillVerb::Run(args) if args.dump => of_dump(context, &args).await?,
+        DrillVerb::Run(args) => physical(context, &args).await?,
+        DrillVerb::RoundTrip => {
+            let (settings, cluster) = (&context.settings, context.cluster().await?);
+            let request = DumpRequest::whole(&settings.dump);
+            let done = round_trip::run(settings, &cluster, &request, asked_to_end()).await;
+            (cluster, done)
+        }
     };
     let report = match done {
         Ok(report) => report,
@@ -83,11 +95,16 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
         Format::Json => print_json(&report)?,
         Format::Table => print_text(&in_words(&report))?,
     }
-    Ok(match report.verdict {
+    Ok(exit(report.verdict))
+}
+
+/// How a process ends that did a drill.
+pub fn exit(verdict: Verdict) -> Exit {
+    match verdict {
         Verdict::Passed => Exit::Success,
         Verdict::Failed => Exit::Unsound,
         Verdict::CouldNotRun => Exit::Failed,
-    })
+    }
 }
 
 /// The cluster, and how a drill of it ended.
@@ -99,15 +116,20 @@ async fn physical(context: &Context, args: &RunArgs) -> anyhow::Result<Drilled> 
         "random" => DrillTarget::Random(getrandom::u64()?),
         text => DrillTarget::At(moment(text, Utc::now()).map_err(wrong_usage)?),
     };
-    let options = DrillOptions {
-        target,
-        asserts: asserts(context)?,
-        canary_pause: |settings, at| last_but_one(settings, "canary", at),
-        keep: args.keep,
-    };
+    let options = options(context, target, args.keep)?;
     let planner = planning::open(context, true).await?;
     let done = drill(&context.settings, &planner, &options, asked_to_end()).await;
     Ok((planner.cluster(), done))
+}
+
+/// What a drill of base backups does, as the settings say.
+pub fn options(context: &Context, target: DrillTarget, keep: bool) -> anyhow::Result<DrillOptions> {
+    Ok(DrillOptions {
+        target,
+        asserts: asserts(context)?,
+        canary_pause: |settings, at| last_but_one(settings, "canary", at),
+        keep,
+    })
 }
 
 async fn of_dump(context: &Context, args: &RunArgs) -> anyhow::Result<Drilled> {
@@ -135,7 +157,8 @@ async fn of_dump(context: &Context, args: &RunArgs) -> anyhow::Result<Drilled> {
     Ok((cluster, done))
 }
 
-fn refusal_of(context: &Context, refused: &anyhow::Error) -> anyhow::Result<Exit> {
+/// Tells why there was no drill.
+pub fn refusal_of(context: &Context, refused: &anyhow::Error) -> anyhow::Result<Exit> {
     match find::<Unreachable>(refused) {
         Some(unreachable) => refusal(context.format, unreachable, &|arguments| {
             format!("walden restore {arguments}")
@@ -163,7 +186,8 @@ fn asserts(context: &Context) -> anyhow::Result<Vec<Assert>> {
     })
 }
 
-fn in_words(report: &DrillReport) -> String {
+/// A drill for people.
+pub fn in_words(report: &DrillReport) -> String {
     let open = report.checks.iter();
     let open = open.filter(|check| check.verdict == Verdict::CouldNotRun);
     let open = match open.count() as u64 {

@@ -3,8 +3,8 @@ use anyhow::anyhow;
 use super::super::{Context, Exit, Format, Table, bytes, print_json, print_text};
 use super::confirm::answer;
 use crate::error::with_hint;
+use crate::postgres::catalog::marks::shown;
 use crate::postgres::dump_restore::kept::{KeptDatabase, drop_kept, list};
-use crate::postgres::dump_restore::marks::shown;
 use crate::postgres::dump_restore::{building, target};
 use crate::postgres::replication::ConnInfo;
 

@@ -60,6 +60,21 @@ fn snapshot(manifest: &DumpManifest) -> String {
     }
 }
 
+fn server(manifest: &DumpManifest) -> String {
+    let version = manifest.server_version.clone();
+    let Some(drill) = &manifest.drill else {
+        return version;
+    };
+    let last = match drill.last_transaction {
+        Some(time) => format!("last transaction {time}"),
+        None => "no transaction was replayed".into(),
+    };
+    format!(
+        "{version}, a drill's, of backup {}, on timeline {}; {last}",
+        drill.backup, drill.timeline
+    )
+}
+
 fn about(manifest: &DumpManifest, proof: Option<&DumpProof>) -> String {
     let database = &manifest.database;
     let list = |names: &[String]| match names {
@@ -85,7 +100,7 @@ fn about(manifest: &DumpManifest, proof: Option<&DumpProof>) -> String {
         ("started", manifest.started_at.to_string()),
         ("finished", manifest.finished_at.to_string()),
         ("snapshot", snapshot(manifest)),
-        ("server", manifest.server_version.clone()),
+        ("server", server(manifest)),
         ("pg_dump", manifest.pg_dump_version.clone()),
         ("owner", database.owner.clone()),
         (

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::config::{self, Cron, Settings};
+use crate::config::{self, Cron, DumpFrom, Settings};
 use crate::error::with_hint;
 use crate::jobs::{Job, Lane, Missing, schedule};
 
@@ -13,7 +13,7 @@ use crate::jobs::{Job, Lane, Missing, schedule};
 struct JobKind {
     name: &'static str,
     cron: fn(&config::Schedule) -> Option<&Cron>,
-    lane: Lane,
+    lane: fn(&Settings) -> Lane,
     deadline: fn(&config::Schedule) -> Duration,
     /// The verb that does it.
     arguments: fn(&Settings) -> Result<Vec<String>, Missing>,
@@ -26,60 +26,75 @@ const KINDS: &[JobKind] = &[
     JobKind {
         name: "backup",
         cron: |schedule| schedule.backup.as_ref(),
-        lane: Lane::Long,
+        lane: |_| Lane::Long,
         deadline: |schedule| schedule.deadline,
         arguments: |_| Ok(words("backup take --label scheduled")),
     },
     JobKind {
         name: "dump",
         cron: |schedule| schedule.dump.as_ref(),
-        lane: Lane::Short,
+        lane: of_dumps,
         deadline: |schedule| schedule.dump_deadline,
         arguments: |_| Ok(words("dump take --all")),
     },
     JobKind {
         name: "schema-dump",
         cron: |schedule| schedule.schema_dump.as_ref(),
-        lane: Lane::Short,
+        lane: of_dumps,
         deadline: |schedule| schedule.dump_deadline,
         arguments: |_| Ok(words("dump take --all --schema-only")),
     },
     JobKind {
         name: "verify",
         cron: |schedule| schedule.verify.as_ref(),
-        lane: Lane::Long,
+        lane: |_| Lane::Long,
         deadline: |schedule| schedule.deadline,
         arguments: |_| Ok(words("repo verify")),
     },
     JobKind {
         name: "drill",
         cron: |schedule| schedule.drill.as_ref(),
-        lane: Lane::Long,
+        lane: |_| Lane::Long,
         deadline: |schedule| schedule.deadline,
         arguments: |_| Ok(words("drill run")),
     },
     JobKind {
         name: "canary",
         cron: |schedule| schedule.canary.as_ref(),
-        lane: Lane::Brief,
+        lane: |_| Lane::Brief,
         deadline: |_| BRIEF,
         arguments: canary,
     },
     JobKind {
+        name: "dump-drill",
+        cron: |schedule| schedule.dump_drill.as_ref(),
+        lane: |_| Lane::Long,
+        deadline: |schedule| schedule.deadline,
+        arguments: |_| Ok(words("drill run --dump")),
+    },
+    JobKind {
         name: "expire",
         cron: |schedule| schedule.expire.as_ref(),
-        lane: Lane::Long,
+        lane: |_| Lane::Long,
         deadline: |schedule| schedule.deadline,
         arguments: |_| Ok(words("retention apply --yes")),
     },
     JobKind {
         name: "copy",
         cron: |schedule| schedule.copy.as_ref(),
-        lane: Lane::Long,
+        lane: |_| Lane::Long,
         deadline: |schedule| schedule.deadline,
         arguments: copy,
     },
 ];
+
+/// Who takes dumps from a drill's server restores everything before.
+fn of_dumps(settings: &Settings) -> Lane {
+    match settings.dump.source {
+        DumpFrom::Server => Lane::Short,
+        DumpFrom::Drill => Lane::Long,
+    }
+}
 
 fn words(line: &str) -> Vec<String> {
     line.split(' ').map(str::to_string).collect()
@@ -112,7 +127,7 @@ pub fn jobs(settings: &Settings) -> Vec<Job> {
         name: kind.name,
         schedule: (kind.cron)(&settings.schedule)
             .map(|cron| schedule_of(settings, kind.name, cron)),
-        lane: kind.lane,
+        lane: (kind.lane)(settings),
         deadline: (kind.deadline)(&settings.schedule),
         arguments: (kind.arguments)(settings),
     };
@@ -180,6 +195,18 @@ mod tests {
         // A Monday morning: the one before is from Friday.
         let monday = "2026-03-02T08:01:00Z".parse().unwrap();
         assert_eq!(of(monday), TimeDelta::minutes(6 + 2 * 1440 + 13 * 60));
+    }
+
+    #[test]
+    fn dumps_that_restore_everything_before_do_not_hold_up_the_short_jobs() {
+        let mut settings = defaults();
+        let lane = |settings: &Settings| {
+            let jobs = jobs(settings);
+            jobs.iter().find(|job| job.name == "dump").unwrap().lane
+        };
+        assert_eq!(lane(&settings), Lane::Short);
+        settings.dump.source = DumpFrom::Drill;
+        assert_eq!(lane(&settings), Lane::Long);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod expired;
 mod facts;
 mod follow;
 mod idle;
+pub mod marks;
 mod model;
 mod moment;
 mod neighbours;

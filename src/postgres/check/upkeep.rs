@@ -17,6 +17,7 @@ use crate::evidence::record::{Act, Record, Verdict as EvidenceVerdict};
 use crate::health::{ActEnd, ActKind, HealthReason, SeenAct, SeenJobs, Subject, Upkeep, words};
 use crate::plain::counted;
 use crate::postgres::cluster::Cluster;
+use crate::postgres::drill::DrillKind;
 use crate::postgres::dump::newest::NewestDumps;
 use crate::repo::Repository;
 use crate::storage::until;
@@ -115,7 +116,11 @@ fn seen_acts(records: &[Arc<Record>]) -> Vec<SeenAct> {
     let evidence = records.iter().map(|record| &record.evidence);
     let seen = evidence.map(|evidence| SeenAct {
         kind: match evidence.act {
-            Act::Drill => ActKind::Drill,
+            Act::Drill => match DrillKind::of(evidence) {
+                DrillKind::Physical => ActKind::Drill,
+                DrillKind::Dump => ActKind::DumpDrill,
+                DrillKind::RoundTrip => ActKind::RoundTrip,
+            },
             Act::Restore | Act::DumpRestore | Act::TableRecovery => ActKind::Restore,
             Act::Verification => ActKind::Verification,
             _ => ActKind::Other,

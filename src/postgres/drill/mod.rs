@@ -1,6 +1,7 @@
 //! Drills: a restore by itself into a folder that goes away, a server that nobody else reaches, checks, and a verdict.
 //!
-//! [`run`] is the frame of all of them, [`physical`] restores base backups and WAL, [`dump`] dumps. [`scratch`] makes and removes the folder,
+//! [`run`] is the frame of all of them, [`physical`] restores base backups and WAL, [`dump`] dumps, [`round_trip`]
+//! known data by way of a dump. [`scratch`] makes and removes the folder,
 //! also what a killed drill left, [`server`] has the restored server's settings, [`restored`] restores and starts it, also for
 //! others, [`look`] and [`checks`] look at what it holds. [`canary`] judges rows that Walden wrote on the source (pure),
 //! [`canary_write`] writes them there.
@@ -16,6 +17,8 @@ mod collations;
 mod command;
 pub mod database;
 mod dump;
+pub mod dumped;
+mod filled;
 mod known;
 mod look;
 pub mod made;
@@ -23,6 +26,7 @@ mod pages;
 mod physical;
 mod report;
 pub mod restored;
+pub mod round_trip;
 mod run;
 pub mod scratch;
 mod server;
@@ -34,4 +38,4 @@ pub use asserts::{Assert, Expected, parse as parse_asserts};
 pub use canary_write::{WrittenCanary, write as write_canary};
 pub use dump::{DumpDrill, run as run_dump};
 pub use physical::{DrillOptions, run};
-pub use report::DrillReport;
+pub use report::{DrillKind, DrillReport};

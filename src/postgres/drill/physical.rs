@@ -12,7 +12,7 @@ use super::checks::check;
 use super::known::{self, Known};
 use super::look::Look;
 use super::pages::check_pages;
-use super::report::DrillReport;
+use super::report::{DrillKind, DrillReport};
 use super::restored::restored;
 use super::run::Frame;
 use super::scratch::Scratch;
@@ -30,6 +30,7 @@ use crate::postgres::layout::BackupId;
 use crate::postgres::planning::FreshPlanner;
 use crate::postgres::replication::ConnInfo;
 use crate::postgres::restore::start::Recovered;
+use crate::postgres::types::TimelineId;
 
 /// What is asked for.
 #[derive(Debug)]
@@ -54,33 +55,62 @@ pub async fn run(
     let frame = Frame {
         settings,
         cluster: &cluster,
+        kind: DrillKind::Physical,
         keep: options.keep,
     };
     let work = async |scratch: &Scratch, report: &mut DrillReport| {
-        drill(settings, planner, options, scratch, report).await
+        drill(settings, planner, options, scratch, report, async |_, _| {
+            Ok(())
+        })
+        .await
     };
     frame.run(stop, work).await
 }
 
-async fn drill(
+/// What a restored server shows of the cluster.
+#[derive(Debug)]
+pub struct Shown<'a> {
+    pub recovered: &'a Recovered,
+    pub backup: BackupId,
+    pub timeline: TimelineId,
+    /// When the backup ended.
+    pub stopped_at: DateTime<Utc>,
+    /// Everything that was committed by then can be restored, as far as that is known.
+    pub protected: Option<DateTime<Utc>>,
+}
+
+/// All of it in a folder that is there. `first`: what is done with the server before anything looks at it: checks may change what it
+/// has.
+pub async fn drill(
     settings: &Settings,
     planner: &FreshPlanner,
     options: &DrillOptions,
     scratch: &Scratch,
     report: &mut DrillReport,
+    first: impl AsyncFnOnce(Shown<'_>, &mut DrillReport) -> Result<(), Ended>,
 ) -> Result<(), Ended> {
     let begun = Instant::now();
-    let plan = plan(settings, planner, options.target, report).await?;
+    let (plan, protected) = plan(settings, planner, options.target, report).await?;
     report.phase("plan", begun.elapsed().as_secs_f64());
     tell(report, &plan);
     let cluster = planner.cluster();
     let known = known(settings, &cluster, options, &plan, report).await?;
+    let (backup, timeline) = (plan.backup.id.clone(), plan.timeline);
+    let stopped_at = plan.backup.stopped_at;
     let server = restored(settings, cluster, plan, scratch, &mut report.phases).await?;
     report
         .checks
         .extend(missing_libraries(&server.missing_libraries));
     let recovered = server.recovered;
     report.checks.push(stopped_as_planned(&recovered));
+    let shown = Shown {
+        recovered: &recovered,
+        backup,
+        timeline,
+        stopped_at,
+        protected,
+    };
+    first(shown, report).await?;
     let user = ConnInfo::from_process(settings.postgresql.dsn.expose()).map(|info| info.user);
     let look = Look {
         settings,
@@ -91,16 +121,26 @@ async fn drill(
         database: None,
     };
     look.at_all(user.ok(), report).await?;
-    let begun = Instant::now();
-    let (programs, budget) = (&recovered.programs, settings.drill.budget);
-    let pages = check_pages(programs, &scratch.data(), budget).await;
-    report.checks.push(pages);
-    report.phase("page checksums", begun.elapsed().as_secs_f64());
+    pages(settings, &recovered, scratch, report).await;
     if options.target == DrillTarget::Latest {
         let (measured, target) = (report.rpo_seconds, settings.drill.rpo_target);
         report.checks.extend(within("RPO", measured, target));
     }
     Ok(())
+}
+
+/// Stops the server.
+async fn pages(
+    settings: &Settings,
+    recovered: &Recovered,
+    scratch: &Scratch,
+    report: &mut DrillReport,
+) {
+    let begun = Instant::now();
+    let (programs, budget) = (&recovered.programs, settings.drill.budget);
+    let pages = check_pages(programs, &scratch.data(), budget).await;
+    report.checks.push(pages);
+    report.phase("page checksums", begun.elapsed().as_secs_f64());
 }
 
 /// What the restored server must show of what was known before. Errors: the repository does not say.
@@ -156,7 +196,7 @@ async fn plan(
     planner: &FreshPlanner,
     target: DrillTarget,
     report: &mut DrillReport,
-) -> Result<RecoveryPlan, Ended> {
+) -> Result<(RecoveryPlan, Option<DateTime<Utc>>), Ended> {
     let (facts, index) = (planner.facts().await.at(Stage::Plan)?, planner.wal_index());
     let damaged = facts.damaged_backups.clone();
     let (limits, now) = (settings.health.clone(), report.began);
@@ -167,10 +207,10 @@ async fn plan(
     };
     let derived = tokio::task::spawn_blocking(derive).await;
     let (chosen, protected) = derived.map_err(Into::into).at(Stage::Plan)?;
+    let protected = protected.map(|protected| protected.until);
     let is_latest = target == DrillTarget::Latest;
     if is_latest {
-        report.rpo_seconds =
-            protected.map(|protected| (now - protected.until).as_seconds_f64().max(0.0));
+        report.rpo_seconds = protected.map(|until| (now - until).as_seconds_f64().max(0.0));
     }
     let chosen = chosen.ok_or_else(|| {
         let error = anyhow!("there is no range of moments that can be restored");
@@ -194,7 +234,7 @@ async fn plan(
             .checks
             .extend(passed_over(&planner.cluster(), newer).await);
     }
-    Ok(plan)
+    Ok((plan, protected))
 }
 
 /// Newer backups than the one that was restored.

@@ -118,6 +118,16 @@ pub async fn door(
     door.of_superuser(&users, limit).await
 }
 
+/// The same way for PostgreSQL's programs and for sessions of another kind.
+pub fn private_info(recovered: &Recovered, user: &str, database: &str) -> anyhow::Result<ConnInfo> {
+    let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
+    let socket = recovered.socket_directory.display().to_string();
+    let (host, user, database) = (quoted(&socket), quoted(user), quoted(database));
+    let port = recovered.port;
+    let dsn = format!("host={host} port={port} user={user} dbname={database} sslmode=disable");
+    ConnInfo::from_process(&dsn)
+}
+
 /// The server lets everybody in who reaches its socket: it must lie where only this user can go.
 pub fn private_socket(data: &Path) -> anyhow::Result<()> {
     let unfit = data.to_str().map_or(Some("is no text"), |path| {

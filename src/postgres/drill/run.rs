@@ -7,7 +7,8 @@ use rustix::process::Signal;
 
 use super::again;
 use super::checks::check;
-use super::report::DrillReport;
+use super::report::{DrillKind, DrillReport};
+use super::round_trip::dumps;
 use super::scratch::{Scratch, remove_leftovers, stop_server};
 use super::verdict::{self, Ended, Stage};
 use crate::config::Settings;
@@ -20,6 +21,7 @@ use crate::postgres::cluster::Cluster;
 pub struct Frame<'a> {
     pub settings: &'a Settings,
     pub cluster: &'a Cluster,
+    pub kind: DrillKind,
     /// Leave the restored cluster there, stopped.
     pub keep: bool,
 }
@@ -32,9 +34,10 @@ impl Frame<'_> {
         stop: impl Future<Output = anyhow::Result<()>>,
         work: impl AsyncFnOnce(&Scratch, &mut DrillReport) -> Result<(), Ended>,
     ) -> anyhow::Result<DrillReport> {
-        let mut report = DrillReport::begin();
+        let mut report = DrillReport::begin(self.kind);
         let parent = &self.settings.drill.folder;
         let made = async {
+            dumps::remove_old(self.cluster, report.began).await;
             remove_leftovers(parent).await?;
             Scratch::make(parent)
         };

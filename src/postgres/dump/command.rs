@@ -6,7 +6,7 @@ use tokio::process::Command;
 
 use super::manifest::DumpOptions;
 use super::programs::Programs;
-use crate::config;
+use crate::config::{self, DumpOutput};
 use crate::postgres::layout::{DumpFormat, DumpKind};
 use crate::postgres::replication::conninfo::ProgramConnection;
 
@@ -16,6 +16,36 @@ pub struct DumpRequest {
     pub kind: DumpKind,
     pub format: DumpFormat,
     pub options: DumpOptions,
+}
+
+impl DumpRequest {
+    /// All of a database, as the settings say.
+    pub fn whole(settings: &config::Dump) -> Self {
+        let format = match settings.format {
+            DumpOutput::Custom => DumpFormat::Custom,
+            DumpOutput::Directory => DumpFormat::Directory,
+            DumpOutput::Plain => DumpFormat::Plain,
+        };
+        let request = Self {
+            kind: DumpKind::Full,
+            format,
+            options: DumpOptions::default(),
+        };
+        request.by(u32::try_from(settings.jobs).unwrap_or(1))
+    }
+
+    /// By so many connections, where the format takes more than one.
+    pub fn by(self, jobs: u32) -> Self {
+        let jobs = match self.format {
+            DumpFormat::Directory => jobs,
+            DumpFormat::Custom | DumpFormat::Plain => 1,
+        };
+        let options = DumpOptions {
+            jobs,
+            ..self.options
+        };
+        Self { options, ..self }
+    }
 }
 
 /// `pg_dump`; without `snapshot` it takes one itself.

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 
 use super::manifest::{DatabaseFacts, DatabaseSetting, Extension, Snapshot, TableEntry};
 use crate::error::{Hint, find, with_hint};
+use crate::postgres::catalog::marks::{Mark, MarkRole};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::replication::conninfo::{ConnInfo, ResolveConnInfo};
 use crate::postgres::replication::{Connection, Mode, ResultSet, ServerError};
@@ -13,7 +14,7 @@ use crate::postgres::types::MajorVersion;
 /// Asked before connecting: each connection that the server refuses is a line in its log. A limit of -2 marks a database that
 /// DROP DATABASE left half removed.
 const DATABASES: &str = "SELECT d.datname, d.datallowconn AND d.datconnlimit <> -2 \
-    AND (d.datconnlimit <> 0 OR r.rolsuper) AND has_database_privilege(d.oid, 'CONNECT') AS open \
+    AND (d.datconnlimit <> 0 OR r.rolsuper) AND has_database_privilege(d.oid, 'CONNECT') AS open, shobj_description(d.oid, 'pg_database') AS comment \
     FROM pg_database d, pg_roles r WHERE r.rolname = current_user AND NOT d.datistemplate ORDER BY d.datname";
 /// In a database with this encoding names may be anything, so they are taken as they are.
 const ENCODING: &str = "SELECT set_config('client_encoding', \
@@ -57,7 +58,7 @@ pub struct FoundDatabase {
     pub open: bool,
 }
 
-/// The databases that are no templates, and the server's major version. Errors: the server cannot be asked, or is another
+/// The databases that are no templates, and the server's major version. One that Walden made for itself and drops again is none. Errors: the server cannot be asked, or is another
 /// cluster's.
 pub async fn databases(
     cluster: &Cluster,
@@ -71,17 +72,16 @@ pub async fn databases(
     let row = |row| {
         let name = found
             .text(row, "datname")
-            .context("a database has a name that is not UTF-8, and cannot be dumped")?;
+            .context("a database has a name that is not UTF-8, and cannot be dumped")?
+            .unwrap_or_default()
+            .to_string();
         let open = found.text(row, "open")? == Some("t");
-        Ok(FoundDatabase {
-            name: name.unwrap_or_default().to_string(),
-            open,
-        })
+        let mark = Mark::of(&name, &lossy(&found, row, "comment")?);
+        let is_passing = mark.is_some_and(|mark| mark.role != MarkRole::Replaced);
+        Ok((!is_passing).then_some(FoundDatabase { name, open }))
     };
-    Ok((
-        (0..found.rows.len()).map(row).collect::<Result<_>>()?,
-        major,
-    ))
+    let all = (0..found.rows.len()).map(row).collect::<Result<Vec<_>>>()?;
+    Ok((all.into_iter().flatten().collect(), major))
 }
 
 /// Whether the role may read the roles' passwords.

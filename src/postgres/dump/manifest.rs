@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::digest::{Md5, Sha256};
 use crate::codec::{Sealed, SealedWriter};
 use crate::postgres::cluster::Cluster;
-use crate::postgres::layout::{DumpFormat, DumpId, DumpKind, DumpObject};
-use crate::postgres::types::{Lsn, SystemIdentifier};
+use crate::postgres::layout::{BackupId, DumpFormat, DumpId, DumpKind, DumpObject};
+use crate::postgres::types::{Lsn, SystemIdentifier, TimelineId};
 use crate::repo::ObjectError;
 
 /// Kind of the manifest's object.
@@ -33,6 +33,9 @@ pub struct DumpManifest {
     /// By Walden's clock: when everything but the manifest was stored.
     pub finished_at: DateTime<Utc>,
     pub snapshot: Snapshot,
+    /// It was taken from a server that a drill restored; `None`: from the cluster's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<DrilledServer>,
     /// As the server says it: `15.20 (Debian 15.20-1)`.
     pub server_version: String,
     /// `server_version_num`, such as 150020.
@@ -66,6 +69,17 @@ pub struct Snapshot {
     /// It was taken on a standby.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub on_standby: bool,
+}
+
+/// A server that a drill restored: its snapshot tells until where, and how the cluster was then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrilledServer {
+    pub backup: BackupId,
+    /// That replay followed to its end.
+    pub timeline: TimelineId,
+    /// The time of the last transaction that was replayed, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_transaction: Option<DateTime<Utc>>,
 }
 
 /// The row of pg_database, and what belongs to the database without being in it.

@@ -11,8 +11,8 @@ use super::contained::Contained;
 use super::directory;
 use super::facts::SnapshotSession;
 use super::manifest::{
-    DatabaseFacts, DumpManifest, DumpOptions, Extension, Globals, Snapshot, StoredObject,
-    TableEntry,
+    DatabaseFacts, DrilledServer, DumpManifest, DumpOptions, Extension, Globals, Snapshot,
+    StoredObject, TableEntry,
 };
 use super::messages::ProgramFailed;
 use super::output::{OutputKind, StoreOutput, store};
@@ -26,6 +26,7 @@ use crate::error::{find, with_hint};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{DumpFormat, DumpId, DumpObject};
 use crate::postgres::replication::conninfo::ProgramConnection;
+use crate::postgres::types::Lsn;
 use crate::repo::PutSealed;
 use crate::storage::{PutMode, PutOutcome};
 
@@ -44,6 +45,18 @@ pub(super) struct OneDump<'a> {
     pub started_at: DateTime<Utc>,
     pub programs: Programs,
     pub connection: ProgramConnection,
+    /// The server is one that a drill restored.
+    pub drilled: Option<&'a Drilled>,
+}
+
+/// A server that a drill restored, and what it shows of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drilled {
+    pub server: DrilledServer,
+    /// Everything before was replayed.
+    pub lsn: Lsn,
+    /// Everything that was committed by then is there.
+    pub until: DateTime<Utc>,
 }
 
 /// What the server says of the database in a snapshot.
@@ -59,8 +72,11 @@ struct Facts {
 type StoredContent = (Vec<StoredObject>, Option<Contained>);
 
 impl OneDump<'_> {
-    /// Takes it, from the globals to the manifest.
-    pub async fn take(&self, session: &mut SnapshotSession) -> anyhow::Result<DumpManifest> {
+    /// Takes it, from the globals on; all but the manifest is stored then.
+    pub async fn take(
+        &self,
+        session: &mut SnapshotSession,
+    ) -> anyhow::Result<(DumpManifest, Vec<TableEntry>)> {
         let globals = match self.settings.globals {
             true => Some(self.globals(session).await?),
             false => None,
@@ -83,8 +99,7 @@ impl OneDump<'_> {
                 "check the repository's disk or server, then take the dump again",
             ));
         }
-        self.commit(&manifest, &tables).await?;
-        Ok(manifest)
+        Ok((manifest, tables))
     }
 
     fn output(&self, object: &DumpObject, kind: OutputKind) -> StoreOutput<'_> {
@@ -254,6 +269,15 @@ impl OneDump<'_> {
         globals: Option<Globals>,
     ) -> (DumpManifest, Vec<TableEntry>) {
         let options = self.request.options.clone();
+        let snapshot = match self.drilled {
+            // Its own clock and WAL tell nothing of the source.
+            Some(Drilled { lsn, until, .. }) => Snapshot {
+                lsn: *lsn,
+                time: *until,
+                ..facts.snapshot
+            },
+            None => facts.snapshot,
+        };
         let tables = in_dump(facts.tables, contained.as_ref(), &options);
         let manifest = DumpManifest {
             id: self.id.clone(),
@@ -262,7 +286,8 @@ impl OneDump<'_> {
             format: self.request.format,
             started_at: self.started_at,
             finished_at: Utc::now(),
-            snapshot: facts.snapshot,
+            snapshot,
+            drill: self.drilled.map(|drilled| drilled.server.clone()),
             server_version: session.version.clone(),
             server_version_num: session.version_num,
             pg_dump_version: self.programs.version.clone(),
@@ -277,27 +302,31 @@ impl OneDump<'_> {
         };
         (manifest, tables)
     }
+}
 
-    /// The dump exists from here on, unless somebody took it for abandoned meanwhile.
-    async fn commit(&self, manifest: &DumpManifest, tables: &[TableEntry]) -> anyhow::Result<()> {
-        let (repository, layout) = (&self.cluster.repository, &self.cluster.layout);
-        let (key, started) = (
-            layout.dump(&self.id, &DumpObject::Manifest),
-            layout.dump(&self.id, &DumpObject::Started),
-        );
-        match repository.put_sealed(&key, &manifest.seal(tables)?).await? {
-            PutSealed::Stored | PutSealed::SameContent => (),
-            PutSealed::OtherContent(_) => return Err(anyhow!("object \"{key}\" is there already")),
-        }
-        if repository.storage().head(&started).await?.is_none() {
-            repository.storage().delete(&key).await?;
-            return Err(taken_for_abandoned(&self.id));
-        }
-        if let Err(error) = repository.storage().delete(&started).await {
-            tracing::warn!("the dump is complete, but its reservation is left: {error}");
-        }
-        Ok(())
+/// The dump exists from here on, unless somebody took it for abandoned meanwhile.
+pub(super) async fn commit(
+    cluster: &Cluster,
+    manifest: &DumpManifest,
+    tables: &[TableEntry],
+) -> anyhow::Result<()> {
+    let (repository, layout, id) = (&cluster.repository, &cluster.layout, &manifest.id);
+    let (key, started) = (
+        layout.dump(id, &DumpObject::Manifest),
+        layout.dump(id, &DumpObject::Started),
+    );
+    match repository.put_sealed(&key, &manifest.seal(tables)?).await? {
+        PutSealed::Stored | PutSealed::SameContent => (),
+        PutSealed::OtherContent(_) => return Err(anyhow!("object \"{key}\" is there already")),
     }
+    if repository.storage().head(&started).await?.is_none() {
+        repository.storage().delete(&key).await?;
+        return Err(taken_for_abandoned(id));
+    }
+    if let Err(error) = repository.storage().delete(&started).await {
+        tracing::warn!("the dump is complete, but its reservation is left: {error}");
+    }
+    Ok(())
 }
 
 /// The error of a program with its next step.

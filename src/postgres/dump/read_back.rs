@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 use tokio::process::ChildStdin;
@@ -28,6 +28,11 @@ pub struct DumpFault {
     pub path: String,
     pub why: String,
 }
+
+/// What was stored just now is not what was written.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unsound(String);
 
 /// Reads everything of a dump. `None` for the programs: what `pg_restore` says is left out. Errors: the store did not answer.
 pub async fn check(
@@ -270,5 +275,6 @@ pub fn error(id: &DumpId, faults: &[DumpFault]) -> Option<anyhow::Error> {
         .iter()
         .map(|fault| format!("\"{}\": {}", fault.path, fault.why))
         .collect();
-    (!all.is_empty()).then(|| anyhow!("dump {id} does not read back: {}", all.join("; ")))
+    (!all.is_empty())
+        .then(|| Unsound(format!("dump {id} does not read back: {}", all.join("; "))).into())
 }

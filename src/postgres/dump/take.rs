@@ -10,11 +10,11 @@ use super::command::DumpRequest;
 use super::facts::{SnapshotSession, databases};
 use super::latest;
 use super::list::list;
-use super::manifest::DumpManifest;
-use super::one::OneDump;
+use super::manifest::{DumpManifest, TableEntry};
+use super::one::{OneDump, commit};
 use super::programs::Programs;
 use super::progress::DumpProgress;
-use super::started::{beat, reserve, taken_for_abandoned};
+use super::started::{Reserved, beat, reserve, taken_for_abandoned};
 use crate::config;
 use crate::error::{one_line, with_hint};
 use crate::postgres::backup::cleanup::sweep;
@@ -22,6 +22,8 @@ use crate::postgres::backup::take::Interrupted;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{DumpFormat, DumpId};
 use crate::postgres::replication::conninfo::{ProgramConnection, ResolveConnInfo};
+
+pub use super::one::Drilled;
 
 /// Which databases are dumped.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +49,16 @@ pub struct Taking<'a> {
     pub settings: &'a config::Dump,
     pub request: &'a DumpRequest,
     pub progress: &'a Arc<DumpProgress>,
+    /// The server is one that a drill restored.
+    pub drilled: Option<&'a Drilled>,
+}
+
+/// A dump that is stored, but for its manifest: it does not exist yet.
+#[derive(Debug)]
+pub struct PreparedDump {
+    manifest: DumpManifest,
+    tables: Vec<TableEntry>,
+    _reserved: Reserved,
 }
 
 impl Taking<'_> {
@@ -58,22 +70,38 @@ impl Taking<'_> {
         which: &Databases,
         stop: &mut watch::Receiver<bool>,
     ) -> anyhow::Result<Vec<DumpOutcome>> {
-        let names = or_stop(stop, self.names(which)).await?;
-        sweep(self.cluster).await;
         let mut outcomes = Vec::new();
-        for database in names {
-            if *stop.borrow() {
-                outcomes.push(DumpOutcome {
-                    database,
-                    result: Err(Interrupted.into()),
-                });
-                continue;
-            }
+        for database in self.begin(which, stop).await? {
             let result = self.database(&database, stop).await;
-            let result = result.with_context(|| format!("database \"{database}\" is not dumped"));
+            let result = result.with_context(|| not_dumped(&database));
             outcomes.push(DumpOutcome { database, result });
         }
         Ok(outcomes)
+    }
+
+    /// The same without the last step of each: none exists before [`commit`](Self::commit).
+    pub async fn prepare_databases(
+        &self,
+        which: &Databases,
+        stop: &mut watch::Receiver<bool>,
+    ) -> anyhow::Result<Vec<(String, anyhow::Result<PreparedDump>)>> {
+        let mut prepared = Vec::new();
+        for database in self.begin(which, stop).await? {
+            let done = self.prepare(&database, stop).await;
+            let done = done.with_context(|| not_dumped(&database));
+            prepared.push((database, done));
+        }
+        Ok(prepared)
+    }
+
+    async fn begin(
+        &self,
+        which: &Databases,
+        stop: &mut watch::Receiver<bool>,
+    ) -> anyhow::Result<Vec<String>> {
+        let names = or_stop(stop, self.names(which)).await?;
+        sweep(self.cluster).await;
+        Ok(names)
     }
 
     async fn names(&self, which: &Databases) -> anyhow::Result<Vec<String>> {
@@ -101,6 +129,19 @@ impl Taking<'_> {
         database: &str,
         stop: &mut watch::Receiver<bool>,
     ) -> anyhow::Result<DumpManifest> {
+        let prepared = self.prepare(database, stop).await?;
+        self.commit(prepared).await
+    }
+
+    /// The same without the last step.
+    async fn prepare(
+        &self,
+        database: &str,
+        stop: &mut watch::Receiver<bool>,
+    ) -> anyhow::Result<PreparedDump> {
+        if *stop.borrow() {
+            return Err(Interrupted.into());
+        }
         self.progress
             .begin(format!("{database}: asking the server"));
         let prepared = async {
@@ -136,6 +177,7 @@ impl Taking<'_> {
             id: reserved.id.clone(),
             started_at: reserved.started.started_at,
             connection: self.connection(&session, database)?,
+            drilled: self.drilled,
             programs,
         };
         let taken = tokio::select! {
@@ -143,17 +185,39 @@ impl Taking<'_> {
             () = beat(self.cluster, &reserved) => Err(taken_for_abandoned(&reserved.id)),
         };
         drop(session);
-        let manifest = match taken {
-            Ok(manifest) => manifest,
-            Err(error) => return Err(give_up(self.cluster, &reserved.id, error).await),
-        };
-        if let Err(error) = latest::update(self.cluster, database, self.request.kind, &[]).await {
+        match taken {
+            Ok((manifest, tables)) => Ok(PreparedDump {
+                manifest,
+                tables,
+                _reserved: reserved,
+            }),
+            Err(error) => Err(give_up(self.cluster, &reserved.id, error).await),
+        }
+    }
+
+    /// Makes a dump exist.
+    pub async fn commit(&self, prepared: PreparedDump) -> anyhow::Result<DumpManifest> {
+        let PreparedDump {
+            manifest,
+            tables,
+            _reserved,
+        } = prepared;
+        let (cluster, id) = (self.cluster, &manifest.id);
+        if let Err(error) = commit(cluster, &manifest, &tables).await {
+            return Err(give_up(cluster, id, error).await);
+        }
+        if let Err(error) = latest::update(cluster, id.database(), id.kind(), &[]).await {
             tracing::warn!(
                 "the dump is complete, but what names the latest one is not set: {}",
                 one_line(&error)
             );
         }
         Ok(manifest)
+    }
+
+    /// Removes what was stored of a dump that is not to be; `error` says why.
+    pub async fn give_up(&self, prepared: PreparedDump, error: anyhow::Error) -> anyhow::Error {
+        give_up(self.cluster, &prepared.manifest.id, error).await
     }
 
     fn connection(
@@ -176,6 +240,10 @@ impl Taking<'_> {
         }
         Ok(())
     }
+}
+
+fn not_dumped(database: &str) -> String {
+    format!("database \"{database}\" is not dumped")
 }
 
 /// The work, unless somebody asks for the end.

@@ -1,5 +1,7 @@
 //! Small dumps in memory.
 
+use chrono::{DateTime, Utc};
+
 use super::digest::Digests;
 use super::manifest::{
     DatabaseFacts, DumpManifest, DumpOptions, Globals, Snapshot, StoredObject, TableEntry,
@@ -47,6 +49,7 @@ pub fn manifest_of(cluster: &Cluster, id: &DumpId) -> DumpManifest {
             name: "00000003-0000001B-1".into(),
             on_standby: false,
         },
+        drill: None,
         server_version: "15.20".into(),
         server_version_num: 150_020,
         pg_dump_version: "15.20".into(),
@@ -101,7 +104,13 @@ pub async fn put(cluster: &Cluster, key: &Key) {
 
 /// Stores all of a dump, the manifest last.
 pub async fn store(cluster: &Cluster, id: &DumpId) -> DumpManifest {
-    let manifest = manifest_of(cluster, id);
+    store_at(cluster, id, id.time()).await
+}
+
+/// The same with a snapshot of another time.
+pub async fn store_at(cluster: &Cluster, id: &DumpId, shows: DateTime<Utc>) -> DumpManifest {
+    let mut manifest = manifest_of(cluster, id);
+    manifest.snapshot.time = shows;
     for object in [
         DumpObject::Whole(DumpFormat::Custom),
         DumpObject::Sha256(DumpFormat::Custom),

@@ -2,11 +2,11 @@
 
 use anyhow::Context;
 
-use super::marks::{Mark, MarkRole};
 use super::properties::DatabaseProperties;
 use super::sql::{literal, quoted};
 use super::target::{ask, names};
 use crate::error::{Hint, one_line};
+use crate::postgres::catalog::marks::{Mark, MarkRole};
 use crate::postgres::replication::Connection;
 
 /// Makes the new database, empty, with its encoding and its owner; its OID. `guard` is a session whose name is the
@@ -98,7 +98,7 @@ pub async fn sweep(sql: &mut Connection) -> anyhow::Result<(Vec<String>, Vec<Str
 }
 
 async fn unguarded(sql: &mut Connection) -> anyhow::Result<Vec<String>> {
-    let begins = literal(super::marks::BUILDING);
+    let begins = literal(crate::postgres::catalog::marks::BUILDING);
     let question = format!(
         "SELECT d.datname AS name FROM pg_database d WHERE starts_with(d.datname::text, {begins}) \
          AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.application_name = d.datname)"

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::marks::LONGEST_NAME;
 use super::needs::{DumpContent, RestoreOptions, roles_with_settings};
 use super::selection::select;
 use super::source::DumpForm;
 use super::target::{ExistingDatabase, TargetFacts};
 use crate::plain::counted;
+use crate::postgres::catalog::marks::LONGEST_NAME;
 use crate::postgres::dump::manifest::DatabaseFacts;
 
 /// From this major on `pg_restore` and scripts of `pg_dump` set `transaction_timeout`, which older servers refuse.

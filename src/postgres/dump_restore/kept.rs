@@ -5,10 +5,10 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::building::run;
-use super::marks::{Mark, MarkRole};
 use super::sql::quoted;
 use super::target::ask;
 use crate::error::Hint;
+use crate::postgres::catalog::marks::{Mark, MarkRole};
 use crate::postgres::replication::Connection;
 
 /// A database that a restore replaced.

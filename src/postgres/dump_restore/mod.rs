@@ -10,7 +10,6 @@ pub mod digests;
 mod files;
 pub mod job;
 pub mod kept;
-pub mod marks;
 pub mod needs;
 mod outcome;
 pub mod phases;

@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use super::files::{new_file, spool_for};
 use crate::error::{Hint, one_line};
 use crate::postgres::cluster::Cluster;
-use crate::postgres::dump::list::{ListedDump, list};
+use crate::postgres::dump::list::{ListedDump, list, read_all};
 use crate::postgres::dump::manifest::{self, DumpManifest};
 use crate::postgres::dump::progress::DumpProgress;
 use crate::postgres::dump::read_back::{Nowhere, Sink, key_of, read};
@@ -43,20 +43,20 @@ pub async fn newest(
     schema_only: bool,
 ) -> anyhow::Result<DumpManifest> {
     let mut candidates = list(cluster, Some(database)).await?.complete;
-    candidates.retain(|dump| is_candidate(dump, schema_only, until));
+    candidates.retain(|dump| is_candidate(dump, schema_only));
     candidates.sort_by_key(|dump| (dump.id.time(), dump.id.clone()));
-    for dump in candidates.iter().rev() {
-        // One that is gone by now was deleted.
-        let Some(manifest) = manifest::read(cluster, &dump.id).await? else {
-            continue;
-        };
-        let is_meant = until.is_none_or(|until| manifest.snapshot.time <= until);
-        if is_meant && !manifest.options.is_partial() {
-            return Ok(manifest);
-        }
+    let found = match until {
+        None => last(cluster, &candidates).await?,
+        Some(until) => last_until(cluster, candidates, until).await?,
+    };
+    if let Some(found) = found {
+        return Ok(found);
     }
     let when = until.map_or(String::new(), |time| {
-        format!(" of {} or before", super::marks::shown(time))
+        format!(
+            " of {} or before",
+            crate::postgres::catalog::marks::shown(time)
+        )
     });
     Err(anyhow!(
         "there is no complete dump of all of database \"{database}\"{when}"
@@ -66,11 +66,58 @@ pub async fn newest(
     )
 }
 
-/// What began later does not show an earlier moment.
-fn is_candidate(dump: &ListedDump, schema_only: bool, until: Option<DateTime<Utc>>) -> bool {
+fn is_candidate(dump: &ListedDump, schema_only: bool) -> bool {
     let kind = dump.id.kind();
     let is_of_kind = kind == DumpKind::Full || (schema_only && kind == DumpKind::Schema);
-    is_of_kind && until.is_none_or(|until| dump.id.time() <= until)
+    is_of_kind && !dump.id.name().is_partial()
+}
+
+/// The one that began last. `candidates`: in that order.
+async fn last(
+    cluster: &Cluster,
+    candidates: &[ListedDump],
+) -> anyhow::Result<Option<DumpManifest>> {
+    for dump in candidates.iter().rev() {
+        // One that is gone by now was deleted.
+        if let Some(manifest) = manifest::read(cluster, &dump.id).await?
+            && !manifest.options.is_partial()
+        {
+            return Ok(Some(manifest));
+        }
+    }
+    Ok(None)
+}
+
+/// The one with the last snapshot until a moment. Of a drill's server it is older than the dump, of another one hardly: only
+/// the manifests tell.
+async fn last_until(
+    cluster: &Cluster,
+    candidates: Vec<ListedDump>,
+    until: DateTime<Utc>,
+) -> anyhow::Result<Option<DumpManifest>> {
+    let (mut found, mut unread) = (None::<DumpManifest>, Vec::new());
+    for (dump, read) in read_all(cluster, candidates).await {
+        let manifest = match read {
+            Ok(Some(manifest)) => manifest,
+            Ok(None) => continue,
+            Err(error) => {
+                unread.push((dump.id.time(), error));
+                continue;
+            }
+        };
+        let is_meant = manifest.snapshot.time <= until && !manifest.options.is_partial();
+        let is_later = |best: &DumpManifest| best.snapshot.time <= manifest.snapshot.time;
+        if is_meant && found.as_ref().is_none_or(is_later) {
+            found = Some(manifest);
+        }
+    }
+    let after = found.as_ref().map(|best| best.snapshot.time);
+    let mut between = unread.into_iter();
+    let may_be_later = |time| time <= until && after.is_none_or(|after| time >= after);
+    match between.find(|(time, _)| may_be_later(*time)) {
+        Some((_, error)) => Err(error.into()),
+        None => Ok(found),
+    }
 }
 
 /// A dump on disk.
@@ -188,13 +235,42 @@ pub async fn lease(cluster: &Cluster, id: &DumpId) -> anyhow::Result<Option<Leas
 mod tests {
     use super::*;
     use crate::postgres::cluster::testing::cluster_in;
-    use crate::postgres::dump::testing::{id, store};
+    use crate::postgres::dump::testing::{id, store, store_at};
     use crate::postgres::layout::DumpObject;
     use crate::repo::cold::{ThawProgress, ThawWait, thaw};
     use crate::storage::MemoryStorage;
     use crate::storage::classes::{ThawOrder, ThawSpeed};
     use crate::storage::freezing::FreezingStorage;
     use std::sync::Arc;
+
+    #[tokio::test]
+    async fn the_newest_until_a_moment_is_told_by_the_snapshots_and_not_by_the_names() {
+        let cluster = cluster_in(Arc::<MemoryStorage>::default()).await;
+        let at = |time: &str| format!("2026-01-31T{time}Z").parse().unwrap();
+        for (began, shows) in [
+            ("14:00:00", "14:00:00"),
+            ("15:00:00", "13:30:00"),
+            ("16:00:00", "14:30:00"),
+        ] {
+            store_at(&cluster, &id("shop", began, DumpKind::Full), at(shows)).await;
+        }
+        let chosen = async |until: Option<&str>| {
+            let found = newest(&cluster, "shop", until.map(at), false).await;
+            found.unwrap().id.time().format("%H:%M").to_string()
+        };
+        assert_eq!(chosen(None).await, "16:00");
+        assert_eq!(chosen(Some("15:30:00")).await, "16:00");
+        assert_eq!(chosen(Some("14:10:00")).await, "14:00");
+        assert_eq!(chosen(Some("13:50:00")).await, "15:00");
+        // One that cannot be read counts only where it may be meant.
+        let damaged = id("shop", "14:20:00", DumpKind::Full);
+        let key = cluster.layout.dump(&damaged, &DumpObject::Manifest);
+        crate::postgres::dump::testing::put(&cluster, &key).await;
+        assert_eq!(chosen(Some("14:10:00")).await, "14:00");
+        let until = Some(at("14:25:00"));
+        assert!(newest(&cluster, "shop", until, false).await.is_err());
+        assert_eq!(chosen(Some("14:30:00")).await, "16:00");
+    }
 
     #[tokio::test]
     async fn only_the_content_of_the_dump_itself_is_thawed() {

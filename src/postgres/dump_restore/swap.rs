@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
-use super::marks::{Mark, without_mark};
 use super::properties::DatabaseProperties;
 use super::sql::{literal, literals, quoted};
 use super::target::ask;
 use crate::error::{find, one_line, with_hint};
+use crate::postgres::catalog::marks::{Mark, without_mark};
 use crate::postgres::replication::{Connection, ServerError};
 
 /// SQLSTATE of a database in which somebody is.

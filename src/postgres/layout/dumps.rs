@@ -414,7 +414,7 @@ impl DumpObject {
 impl Layout {
     /// The folder with all logical dumps.
     pub fn dumps_folder(&self) -> String {
-        format!("{}/{DUMPS_FOLDER}/", self.cluster)
+        format!("{}/{}/", self.cluster, self.dumps)
     }
 
     /// The folder with the dumps of one database.
@@ -426,7 +426,8 @@ impl Layout {
     pub fn dump(&self, id: &DumpId, object: &DumpObject) -> Key {
         let database = encode(&id.database);
         self.key(&format!(
-            "{DUMPS_FOLDER}/{database}/{}",
+            "{}/{database}/{}",
+            self.dumps,
             object.path(&id.name)
         ))
     }
@@ -435,7 +436,8 @@ impl Layout {
     pub fn latest_dump(&self, database: &str, kind: DumpKind) -> Key {
         let database = encode(database);
         self.key(&format!(
-            "{DUMPS_FOLDER}/{database}/{database}{LATEST}{}",
+            "{}/{database}/{database}{LATEST}{}",
+            self.dumps,
             kind.suffix()
         ))
     }

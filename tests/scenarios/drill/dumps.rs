@@ -1,7 +1,9 @@
 //! Drills of dumps, into servers that are made for them.
 
-use super::{check, drill, entry, flip_byte, is_empty, prepared, verdicts};
-use crate::harness::{Major, Scratch, outer_majors};
+use chrono::{Timelike, Utc};
+
+use super::{check, drill, entry, flip_byte, is_empty, prepared, records, verdicts};
+use crate::harness::{Major, Scratch, clock_ahead, finish, outer_majors};
 
 fn of_a_dump(major: Major) {
     let scratch = Scratch::new("drilldump");
@@ -63,3 +65,34 @@ fn of_a_dump(major: Major) {
 }
 
 outer_majors!(a_dump_is_proven_by_a_drill, of_a_dump);
+
+#[test]
+fn a_scheduled_drill_of_a_dump_runs_when_it_is_due() {
+    let scratch = Scratch::new("drillduejob");
+    let (_cluster, walden) = prepared(&scratch, &Major::newest());
+    walden.ok(["dump", "take"]);
+    // Not due within minutes from now.
+    let schedule = format!("{} * * * *", (Utc::now().minute() + 30) % 60);
+    let run = |ahead: i64| {
+        let mut job = walden.command(["jobs", "run", "dump-drill", "--scheduled"]);
+        job.env("WALDEN_SCHEDULE__DUMP_DRILL", &schedule);
+        for (name, value) in clock_ahead(ahead) {
+            job.env(name, value);
+        }
+        let output = finish(&mut job);
+        assert!(output.success(), "{output:?}");
+        records(&walden)
+    };
+    assert_eq!(run(0).len(), 0, "its first moment is to come");
+    let records = run(3600);
+    assert_eq!(records.len(), 1);
+    assert_eq!(
+        (&records[0]["verdict"], &records[0]["details"]["kind"]),
+        (&"passed".into(), &"dump".into())
+    );
+    let runs = walden.json(["jobs", "list", "--runs"]);
+    assert_eq!(
+        (&runs[0]["job"], &runs[0]["state"]),
+        (&"dump-drill".into(), &"succeeded".into())
+    );
+}

@@ -1,10 +1,12 @@
 //! Drills on real servers: the right one of three verdicts, and nothing left behind.
 
 mod canary;
+mod dumped;
 mod dumps;
 mod faults;
 mod host;
 mod many;
+mod round_trip;
 
 use std::fs;
 use std::path::{Path, PathBuf};

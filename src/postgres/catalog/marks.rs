@@ -1,13 +1,17 @@
-//! Names and marks of the two databases that a restore makes: the new one while it is built, the old one while it is kept.
-//! A mark is the last line of the database's comment: a name alone proves nothing. Pure.
+//! Names and marks of databases that Walden makes or keeps: of a restore the new one while it is built, the old one while it is
+//! kept; of a round trip the one with known data. A mark is the last line of the database's comment: a name alone proves nothing. Pure.
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, NaiveDateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
 /// PostgreSQL cuts names off here (`NAMEDATALEN`).
 pub const LONGEST_NAME: usize = 63;
 /// What the name of a database that is being built begins with.
 pub const BUILDING: &str = "walden_restoring_";
+/// What the name of a round trip's database begins with.
+pub const ROUND_TRIP: &str = "walden_round_trip_";
+/// How such a name carries its time, UTC.
+const TIME: &str = "%Y%m%d_%H%M%S";
 const BEGINS: &str = "[walden ";
 const ENDS: char = ']';
 
@@ -30,6 +34,8 @@ pub enum MarkRole {
     Building,
     /// A restore took its place.
     Replaced,
+    /// It has known data for a round trip.
+    RoundTrip,
 }
 
 impl Mark {
@@ -73,9 +79,30 @@ pub fn building_name(random: u64) -> String {
     format!("{BUILDING}{random:016x}")
 }
 
+/// A name for the database of a round trip.
+pub fn round_trip_name(now: DateTime<Utc>, random: u32) -> String {
+    format!("{ROUND_TRIP}{}_{random:08x}", now.format(TIME))
+}
+
+/// When the round trip began whose database has this name; `None`: it is none.
+pub fn round_trip_begun(name: &str) -> Option<DateTime<Utc>> {
+    let (time, _) = name.strip_prefix(ROUND_TRIP)?.rsplit_once('_')?;
+    let time = NaiveDateTime::parse_from_str(time, TIME).ok()?.and_utc();
+    let (_, random) = name.rsplit_once('_')?;
+    let random = u32::from_str_radix(random, 16).ok()?;
+    (round_trip_name(time, random) == name).then_some(time)
+}
+
+/// Whether a database is called like one that Walden makes for itself and drops again.
+pub fn is_passing(name: &str) -> bool {
+    [BUILDING, ROUND_TRIP]
+        .iter()
+        .any(|begin| name.starts_with(begin))
+}
+
 /// The name under which the old database is kept: `<database>_before_<time>`, cut and numbered so that it is a name and new.
 pub fn kept_name(database: &str, now: DateTime<Utc>, is_taken: impl Fn(&str) -> bool) -> String {
-    let time = now.format("%Y%m%d_%H%M%S");
+    let time = now.format(TIME);
     let mut number = 1;
     loop {
         let suffix = match number {
@@ -153,5 +180,23 @@ mod tests {
             assert!(name.ends_with("_before_20261130_101500"));
         }
         assert_eq!(building_name(7).len(), 33);
+    }
+
+    #[test]
+    fn the_name_of_a_round_trip_tells_when_it_began() {
+        let now = "2026-11-30T10:15:00Z".parse().unwrap();
+        let name = round_trip_name(now, 0x2a);
+        assert_eq!(name, "walden_round_trip_20261130_101500_0000002a");
+        assert_eq!(round_trip_begun(&name), Some(now));
+        for other in [
+            "shop",
+            "walden_round_trip_",
+            "walden_round_trip_20261130_101500",
+            "walden_round_trip_20261130_101500_2a",
+            "walden_round_trip_20261131_101500_0000002a",
+        ] {
+            assert_eq!(round_trip_begun(other), None, "{other}");
+        }
+        assert!(is_passing(&name) && is_passing(&building_name(7)) && !is_passing("shop"));
     }
 }
