@@ -21,5 +21,6 @@ pub use channels::Channels;
 pub use evaluate::{Evaluated, Evaluator, not_judged};
 pub use file::rule_names;
 pub use file::{AlertsFile, parse as parse_file};
+pub use http_client::send as send_request;
 pub use message::Origin;
 pub use store::AlertStore;

@@ -39,14 +39,26 @@ impl AlertStore {
 
     /// The state and its number; 0: there is none yet. Errors: it cannot be read, or a newer Walden wrote it.
     pub async fn latest(&self) -> anyhow::Result<(u64, AlertState)> {
+        Ok(self.other_than(None).await?.unwrap_or_default())
+    }
+
+    /// The same; `None`: its number is `known`, so it is what was read then.
+    pub async fn other_than(
+        &self,
+        known: Option<u64>,
+    ) -> anyhow::Result<Option<(u64, AlertState)>> {
         for _ in 0..LOOKS {
-            let Some(number) = self.numbers().await?.pop() else {
-                return Ok((0, AlertState::default()));
-            };
+            let number = self.numbers().await?.pop().unwrap_or_default();
+            if known == Some(number) {
+                return Ok(None);
+            }
+            if number == 0 {
+                return Ok(Some((0, AlertState::default())));
+            }
             let key = self.key(number);
             // It may have been the highest, and be removed by now.
             if let Some(bytes) = get_all(&*self.storage, &key, LONGEST).await? {
-                return Ok((number, parse(&key, &bytes)?));
+                return Ok(Some((number, parse(&key, &bytes)?)));
             }
         }
         Err(anyhow!(
@@ -165,6 +177,9 @@ mod tests {
             assert!(!store.put(number, &AlertState::default()).await.unwrap());
         }
         assert_eq!(store.latest().await.unwrap().0, 4);
+        assert_eq!(store.other_than(Some(4)).await.unwrap(), None);
+        let newer = store.other_than(Some(3)).await.unwrap();
+        assert_eq!(newer.map(|(number, _)| number), Some(4));
         assert_eq!(store.numbers().await.unwrap(), [3, 4]);
         // One that slept since: its number is free again.
         assert!(!store.put(2, &AlertState::default()).await.unwrap());

@@ -27,6 +27,7 @@ macro_rules! answer {
 }
 pub(crate) use answer;
 
+mod alerts;
 mod backups;
 mod dumps;
 mod events;
@@ -41,6 +42,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
+pub use alerts::FiringAlerts;
 pub use backups::{Backup, UnusableBackup};
 pub use dumps::Dump;
 pub use events::Events;

@@ -306,6 +306,7 @@ fn what_the_documents_show_is_followed_but_for_what_needs_other_programs() {
         ("docs/operations/check.md", "needs systemd"),
         ("docs/operations/dumps.md", "shows the way by hand"),
         ("docs/operations/monitoring.md", "needs Prometheus"),
+        ("docs/operations/monitoring.md", "needs Prometheus"),
         ("docs/operations/retention.md", "needs an archive"),
         ("docs/operations/retention.md", "needs an archive"),
         ("README.md", "installs packages and builds"),

@@ -28,6 +28,8 @@ pub enum Exit {
     TimedOut,
     /// `jobs run`: its lease was lost, or this process was told to end.
     Interrupted,
+    /// `status --push-metrics`: the figures could not be pushed.
+    NotPushed,
     /// `wal fetch`: the repository proves that there is no such file (restore_command: 1 to 125).
     Absent,
     /// `wal fetch`: whether there is such a file is not known; PostgreSQL must stop, not promote (above 125).
@@ -55,6 +57,7 @@ impl Exit {
             Self::Cancelled => 6,
             Self::TimedOut => 7,
             Self::Interrupted => 8,
+            Self::NotPushed => 9,
             Self::Unknown => UNKNOWN,
             Self::UnknownGoesOn => UNKNOWN_GOES_ON,
         }

@@ -22,12 +22,14 @@ mod nagios;
 mod output;
 mod planning;
 mod progress;
+mod push;
 mod recover;
 mod repo;
 mod restore;
 mod retention;
 mod schedule;
 mod serve;
+mod standing;
 mod status;
 mod target;
 mod wal;
@@ -274,7 +276,7 @@ fn wait_for(context: &Context, verb: Verb, own: OwnFormat) -> anyhow::Result<Exi
         Verb::Dump(args) => waits!(block_on, dump::run(args, own.of_dump())),
         Verb::Drill(args) => waits!(block_on, drill::run(args)),
         Verb::Status(args) if args.nagios => waits!(block_on, nagios::run()),
-        Verb::Status(_) => waits!(block_on_one_thread, status::run()),
+        Verb::Status(args) => waits!(block_on_one_thread, status::run(&args)),
         Verb::Repo(args) => waits!(block_on, repo::run(args)),
         Verb::Lifecycle(args) => waits!(block_on_one_thread, lifecycle::run(&args)),
         Verb::Find(args) => waits!(block_on, find::run(&args)),

@@ -2,12 +2,13 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{Context, Exit, print_text, status};
+use super::standing::standing;
+use super::{Context, Exit, print_text};
 use crate::health::{Health, Level, Loss, Upkeep};
 
 /// Tells how all stands.
 pub async fn run(context: &Context) -> anyhow::Result<Exit> {
-    let (health, upkeep, _) = status::standing(context).await?;
+    let (health, upkeep, _) = standing(context).await?;
     print_text(&line(&health, &upkeep, Utc::now()))?;
     Ok(match health.level() {
         Level::Good => Exit::Success,

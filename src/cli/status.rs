@@ -1,33 +1,20 @@
 //! `walden status`: what the running service is doing.
 
 use std::fmt::Write;
-use std::io::{self, ErrorKind};
-use std::path::Path;
-use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 
-use super::jobs::look;
-use super::{Context, Exit, Format, print_json, print_text};
-use crate::error::{one_line, with_hint};
-use crate::health::{Health, HealthReason, Level, Protected, Upkeep, moment};
+use super::exit::print_error;
+use super::standing::{Standing, find_out, service};
+use super::{Context, Exit, Format, print_json, print_text, push};
+use crate::error::one_line;
+use crate::health::{Health, HealthReason, Level, Protected, moment};
 use crate::plain::counted;
-use crate::postgres::catalog::WalRanges;
-use crate::postgres::check::upkeep;
 use crate::postgres::index::IndexState;
-use crate::postgres::overview::Overview;
 use crate::service::status::{
     Archiving, Backlog, Failures, Fetching, Http, Indexing, Occurrences, ServiceStatus,
-    waiting_files,
 };
-use crate::wire::{HookRequest, Reply};
-
-/// The service answers at once, or is in trouble.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -35,95 +22,66 @@ pub struct Args {
     /// 3 unknown. No service needs to run.
     #[arg(long)]
     pub nagios: bool,
+    /// Also push the figures to this pushgateway, such as http://127.0.0.1:9091: for cron, where no service is scraped.
+    /// No service needs to run. Exit code 9: they could not be pushed.
+    #[arg(long, value_name = "URL", conflicts_with = "nagios")]
+    pub push_metrics: Option<String>,
 }
 
 /// Runs the verb.
-pub async fn run(context: &Context) -> anyhow::Result<Exit> {
-    let status = service(context).await?;
-    let health = health(context, Some(&status))
-        .await
-        .map(|(health, _)| health);
+pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
+    let status = match (service(context).await, &args.push_metrics) {
+        (Ok(status), _) => Some(status),
+        (Err(error), Some(_)) => {
+            tracing::debug!("{}", one_line(&error));
+            None
+        }
+        (Err(error), None) => return Err(error),
+    };
+    let standing = find_out(context, status.as_ref()).await;
+    let exit = match &args.push_metrics {
+        Some(url) => push(context, url, status.as_ref(), standing.as_ref().ok()).await,
+        None => Exit::Success,
+    };
+    let health = standing.map(|standing| standing.health);
     match context.format {
         Format::Json => print_json(&StatusOutput {
-            status: &status,
+            status: status.as_ref(),
             health: HealthOutput::of(&health),
         })?,
         Format::Table => {
-            print_text(&(in_words(&status, Utc::now()) + &standing_in_words(&health)))?
+            let service = status.map_or("service    none answers\n".into(), |status| {
+                in_words(&status, Utc::now())
+            });
+            print_text(&(service + &standing_in_words(&health)))?
         }
     }
-    Ok(Exit::Success)
+    Ok(exit)
 }
 
-/// How it stands, with what the service knows, if one answers; and whether what waits to be archived is known. Errors: it
-/// could not be found out.
-pub async fn standing(context: &Context) -> anyhow::Result<(Health, Upkeep, bool)> {
-    let status = service(context).await.ok();
-    let found = health(context, status.as_ref()).await;
-    let (health, upkeep) = found.map_err(anyhow::Error::msg)?;
-    let backlogs = status.map(|status| status.archiving.backlogs);
-    let knows_waiting = backlogs.is_some_and(|backlogs| waiting_files(&backlogs).is_some());
-    Ok((health, upkeep, knows_waiting))
-}
-
-/// What the service says.
-async fn service(context: &Context) -> anyhow::Result<ServiceStatus> {
-    let socket = &context.settings.service.socket;
-    let asked = tokio::time::timeout(PATIENCE, ask(socket)).await;
-    let asked = asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    match asked.map_err(|error| unanswered(socket, error))? {
-        Reply::Status(text) => {
-            serde_json::from_slice(&text).context("the service's answer cannot be read")
-        }
-        Reply::Failed(text) => bail!(
-            "{}",
-            String::from_utf8_lossy(&text)
-                .trim_start_matches("ERROR: ")
-                .trim_end()
-        ),
-        other => {
-            let error = anyhow!(
-                "the service gave an answer that does not belong to the question: {other:?}"
-            );
-            Err(with_hint(
-                error,
-                "install walden of one version, and restart `walden serve`",
-            ))
-        }
-    }
-}
-
-/// How it stands; or why that could not be found out.
-async fn health(
+/// Pushes the figures. What goes wrong is told, and stops nothing else.
+async fn push(
     context: &Context,
+    url: &str,
     status: Option<&ServiceStatus>,
-) -> Result<(Health, Upkeep), String> {
-    let read = async {
-        let prove = async |_: &WalRanges| status.and_then(|status| status.indexing.proven);
-        let (cluster, settings) = (context.cluster().await?, &context.settings);
-        let kept = Overview::read(&cluster, &settings.catalog.cache, prove).await?;
-        anyhow::Ok((cluster, kept))
-    };
-    let read = tokio::time::timeout(PATIENCE, read).await;
-    let slow = |_| {
-        let seconds = PATIENCE.as_secs();
-        Err(anyhow!("the repository did not answer within {seconds} s"))
-    };
-    let read = read.unwrap_or_else(slow).map_err(|error| one_line(&error));
-    let (cluster, kept) = read?;
-    let (settings, limits) = (&context.settings, &context.settings.health);
-    let upkeep = upkeep(settings, &cluster, &look(settings), PATIENCE).await;
-    let now = Utc::now();
-    let archiving = status.map_or(now.into(), |status| status.archiving.at(now));
-    let health = kept.health(limits, archiving);
-    Ok((health.with(&upkeep, limits, now), upkeep))
+    standing: Option<&Standing>,
+) -> Exit {
+    match push::run(context, url, status, standing).await {
+        Ok(()) if standing.is_some() => Exit::Success,
+        Ok(()) => Exit::Failed,
+        Err(error) => {
+            print_error(&error);
+            Exit::NotPushed
+        }
+    }
 }
 
 /// For `--format json`.
 #[derive(Serialize)]
 struct StatusOutput<'a> {
+    /// `None`: no service answers.
     #[serde(flatten)]
-    status: &'a ServiceStatus,
+    status: Option<&'a ServiceStatus>,
     health: HealthOutput<'a>,
 }
 
@@ -178,45 +136,6 @@ fn standing_in_words(health: &Result<Health, String>) -> String {
             text
         }
         Err(why) => format!("lost now   not known: {why}\n"),
-    }
-}
-
-/// Nobody there, not let in, or there and silent.
-fn unanswered(socket: &Path, error: io::Error) -> anyhow::Error {
-    let (what, hint) = match error.kind() {
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused => (
-            "no service answers on",
-            "start `walden serve`, as the user that PostgreSQL runs as; `service.socket` names its socket",
-        ),
-        ErrorKind::PermissionDenied => (
-            "this user may not ask the service on",
-            "run this as the user that PostgreSQL runs as, or as root",
-        ),
-        _ => (
-            "the service is there and does not say what it does, on",
-            "look at its log; a pg_wal on slow storage, or another version of it, can be why",
-        ),
-    };
-    with_hint(
-        anyhow::Error::new(error).context(format!("{what} \"{}\"", socket.display())),
-        hint,
-    )
-}
-
-async fn ask(socket: &Path) -> io::Result<Reply> {
-    let mut stream = UnixStream::connect(socket).await?;
-    let request = HookRequest::Status
-        .encode()
-        .map_err(|error| io::Error::other(error.text()))?;
-    stream.write_all(&request).await?;
-    let mut reply = Vec::new();
-    stream.read_to_end(&mut reply).await?;
-    let mut rest = reply.as_slice();
-    loop {
-        match Reply::read_from(&mut rest)? {
-            Reply::Working => (),
-            answer => return Ok(answer),
-        }
     }
 }
 

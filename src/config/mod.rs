@@ -6,6 +6,7 @@
 //!
 //! The environment is an argument of [`load`] and nothing here logs: the caller decides what both mean.
 
+mod choices;
 mod cron;
 mod identity;
 mod keep;
@@ -32,6 +33,9 @@ use anyhow::{Context, anyhow};
 
 use crate::error::{Hint, with_hint};
 
+pub use choices::{
+    Checkpoint, CreateOnly, DumpFrom, DumpOutput, Encryption, LogFormat, LogLevel, ThawSpeed,
+};
 pub use cron::{Cron, TimeZone};
 pub use identity::ClusterIdentity;
 pub use keep::Keep;
@@ -41,10 +45,9 @@ pub use private::read_private;
 pub use render::{DisplayedSetting, effective, example, render_commented, render_reference, show};
 pub use secret::Secret;
 pub use settings::{
-    Alerts, Backup, Catalog, Checkpoint, Cluster, CreateOnly, Dump, DumpFrom, DumpOutput,
-    Encryption, Health, Http, KEYS, Log, LogFormat, LogLevel, Postgresql, Repository, Restore,
-    Retention, RetentionBase, RetentionDump, RetentionSchema, S3, Schedule, Service, Settings,
-    ThawSpeed, Wal,
+    Alerts, Backup, Catalog, Cluster, Dump, Health, Http, KEYS, Log, Postgresql, Repository,
+    Restore, Retention, RetentionBase, RetentionDump, RetentionSchema, S3, Schedule, Service,
+    Settings, Wal,
 };
 pub use units::parse_duration;
 pub use url::RepositoryUrl;

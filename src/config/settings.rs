@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::choices::{
+    Checkpoint, CreateOnly, DumpFrom, DumpOutput, Encryption, LogFormat, LogLevel, ThawSpeed,
+};
 use super::keys::Fallback::{Required, Unset, Value};
 use super::keys::SettingType;
-use super::table::{choices, settings};
+use super::table::settings;
 use super::{Cron, DEFAULT_CACHE, DEFAULT_SOCKET, Keep, RepositoryUrl, Secret, TimeZone};
 
 const KIB: u64 = 1024;
@@ -28,31 +31,6 @@ const LIMIT: SettingType = SettingType::Duration {
     max: 3650 * DAY,
 };
 const SEGMENTS: SettingType = SettingType::Integer { min: 0, max: 64 };
-
-choices! {
-    /// `pg_dump`'s output format.
-    DumpOutput { Custom = "custom", Directory = "directory", Plain = "plain" }
-    /// How it is made sure that nothing in a bucket is overwritten.
-    CreateOnly { Conditional = "conditional", HeadThenPut = "head-then-put" }
-    /// Encryption at rest by the store.
-    Encryption { Bucket = "bucket", Aes256 = "AES256", AwsKms = "aws:kms" }
-    /// How fast a store thaws.
-    ThawSpeed { Standard = "standard", Bulk = "bulk", Expedited = "expedited" }
-    /// Which server dumps are taken from.
-    DumpFrom { Server = "server", Drill = "drill" }
-    /// How the server makes the checkpoint that a base backup begins with.
-    Checkpoint { Fast = "fast", Spread = "spread" }
-    /// Names that `tracing_subscriber::EnvFilter` understands.
-    LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace" }
-    LogFormat { Text = "text", Json = "json" }
-}
-
-impl Encryption {
-    /// What the store is asked for; `None`: as the bucket is set.
-    pub fn asked(self) -> Option<&'static str> {
-        (self != Self::Bucket).then(|| self.as_str())
-    }
-}
 
 settings! {
     /// Where the archive is.
@@ -482,6 +460,16 @@ settings! {
         throttle: Duration = SettingType::Duration { min: 0, max: DAY }, Value("10m");
         /// How long one message may take.
         timeout: Duration = SettingType::Duration { min: 1, max: 2 * MINUTE }, Value("10s");
+    }
+
+    /// How figures are told to Prometheus (docs/operations/monitoring.md).
+    metrics: Metrics {
+        /// Whether figures also have the names of backup runbooks, such as backup_last_success_timestamp.
+        runbook_names: bool = SettingType::Bool, Value("false");
+        /// A file of mode 0600 with the bearer token that `walden status --push-metrics` sends.
+        push_token_file: Option<PathBuf> = PATH, Unset("/etc/walden/push.token");
+        /// Certificates that it trusts beside the system's.
+        push_ca_file: Option<PathBuf> = PATH, Unset("/etc/walden/push-ca.pem");
     }
 
     /// What is logged.

@@ -120,7 +120,7 @@ macro_rules! choices {
         pub enum $name { $($variant),+ }
 
         impl $name {
-            const ALLOWED: super::keys::SettingType = super::keys::SettingType::Choice(&[$($text),+]);
+            pub const ALLOWED: super::keys::SettingType = super::keys::SettingType::Choice(&[$($text),+]);
 
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::app::App;
+use super::known_alerts::KnownAlerts;
 use crate::alerts::state::Seen;
 use crate::alerts::{Evaluator, not_judged};
 use crate::service::status::waiting_files;
@@ -57,7 +58,12 @@ impl Alerting {
         let unread = unread.map(|why| format!("the repository cannot be read: {why}"));
         let failed = match self.evaluate(app).await {
             Ok(()) => unread,
-            Err(error) => Some(not_judged(&error)),
+            Err(error) => {
+                let why = not_judged(&error);
+                app.alerts
+                    .send_modify(|known| known.failed = Some(why.clone()));
+                Some(why)
+            }
         };
         *failures = match &failed {
             None => 0,
@@ -84,6 +90,9 @@ impl Alerting {
         let health = app.health(&read, Some(status), now);
         let knows_waiting = waiting_files(&status.archiving.backlogs).is_some();
         let seen = Seen::of(&health, &app.upkeep(), knows_waiting, now);
-        self.evaluator.look(&seen).await.map(drop)
+        let looked = self.evaluator.look(&seen).await?;
+        app.alerts
+            .send_replace(KnownAlerts::of(looked.state, true, Utc::now()));
+        Ok(())
     }
 }

@@ -9,6 +9,7 @@ use prometheus_client::metrics::family::Family;
 use tokio::sync::{Semaphore, watch};
 
 use super::facts::{FactsSnapshot, RepositoryFacts};
+use super::known_alerts::KnownAlerts;
 use super::options::DrillTargets;
 use super::plans::PlansHandle;
 use super::problem::{Problem, ProblemType};
@@ -50,10 +51,14 @@ pub struct App {
     pub plans: PlansHandle,
     /// What was done.
     pub records: watch::Receiver<KnownRecords>,
+    /// What fires. Who tells people says so; where nobody does here, it is read.
+    pub alerts: watch::Sender<KnownAlerts>,
     pub drill_targets: DrillTargets,
     pub tokens: Tokens,
     pub sessions: Sessions,
     pub has_tls: bool,
+    pub has_runbook_names: bool,
+    pub is_in_bucket: bool,
     pub durations: Durations,
     pub requests: Requests,
     /// From where on something is not good.
@@ -92,6 +97,21 @@ impl App {
                 let detail = match known.failed {
                     Some(why) => format!("the records cannot be read: {why}"),
                     None => "the service still reads the records".into(),
+                };
+                Err(Problem::new(ProblemType::NotReadYet, detail).hint("ask again in a moment"))
+            }
+        }
+    }
+
+    /// What fires, and when that was known. Errors: it was not read yet.
+    pub fn alerts(&self) -> Result<(KnownAlerts, DateTime<Utc>), Problem> {
+        let known = self.alerts.borrow().clone();
+        match known.read_at {
+            Some(at) => Ok((known, at)),
+            None => {
+                let detail = match known.failed {
+                    Some(why) => format!("the alerts cannot be read: {why}"),
+                    None => "the service still finds out what fires".into(),
                 };
                 Err(Problem::new(ProblemType::NotReadYet, detail).hint("ask again in a moment"))
             }

@@ -1,389 +1,81 @@
-//! Metrics, made anew for each scrape of what is in memory: what is not known is not shown.
+//! Metrics, made anew for each scrape of what is in memory.
 
-use std::borrow::Cow;
 use std::fmt;
-use std::sync::atomic::AtomicU64;
 
 use chrono::{DateTime, Utc};
-use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::registry::Registry;
 
 use super::app::App;
-use super::facts::RepositoryFacts;
-use crate::health::{Health, Level, NewestDump, Rule, Subject, Upkeep};
-use crate::jobs::status::JobStatus;
-use crate::postgres::catalog::Windows;
-use crate::service::jobs::JobsSnapshot;
-use crate::service::status::{Archiving, Fetching, ServiceStatus, waiting_files, waiting_since};
+use super::figures::{Figures, Kept, service};
+use super::runbook;
+use super::show::Show;
 
 /// The media type of the text.
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// All metrics as text.
 pub fn metrics_page(app: &App) -> Result<String, fmt::Error> {
-    let cluster = (
-        Cow::Borrowed("cluster"),
-        Cow::Owned(app.cluster.name.to_string()),
-    );
-    let mut show = Show(Registry::with_prefix_and_labels(
-        "walden",
-        [cluster].into_iter(),
-    ));
     let seen = app.status.borrow().clone();
     let status = seen.as_ref().map(|seen| &seen.status);
-    status
-        .into_iter()
-        .for_each(|status| service(&mut show, status));
-    repository(&mut show, &app.known.borrow());
-    upkeep(&mut show, &app.upkeep(), &app.jobs.borrow());
-    if let Some(read) = &app.known.borrow().read {
-        standing(&mut show, &app.health(read, status, Utc::now()), status);
+    let (known, upkeep) = (app.known.borrow().clone(), app.upkeep());
+    let (jobs, alerts) = (app.jobs.borrow().clone(), app.alerts.borrow().clone());
+    let read = known.read.as_ref();
+    let read = read.map(|read| (read, app.health(read, status, Utc::now())));
+    let figures = Figures {
+        cluster: &app.cluster.name.to_string(),
+        status,
+        kept: read.as_ref().map(|(read, health)| Kept {
+            facts: &read.facts,
+            windows: &read.windows,
+            gaps: &read.gaps,
+            read_at: read.at,
+            health,
+        }),
+        is_unreadable: known.failed.is_some(),
+        upkeep: &upkeep,
+        jobs: &jobs.jobs,
+        alerts: (alerts.is_watched && alerts.failed.is_none()).then_some(&*alerts.state),
+        has_runbook_names: app.has_runbook_names,
+        is_in_bucket: app.is_in_bucket,
+    };
+    let mut show = figures.show("job");
+    if let Some(status) = status {
+        service(&mut show, status);
     }
+    of_this_process(&mut show, app, known.failures);
+    text(&figures, &show)
+}
+
+/// As a pushgateway takes them: no figure of the service, which is scraped; and a job is named as it is where it is scraped,
+/// since `job` is who pushes.
+pub fn pushed(figures: &Figures<'_>, at: DateTime<Utc>) -> Result<String, fmt::Error> {
+    let mut show = figures.show("exported_job");
+    let help = "When these figures were made that were pushed";
+    show.time("pushed", help, Some(at));
+    text(figures, &show)
+}
+
+fn text(figures: &Figures<'_>, show: &Show) -> Result<String, fmt::Error> {
+    let mut text = String::new();
+    encode_registry(&mut text, &show.0)?;
+    if figures.has_runbook_names {
+        let mut show = Show(Registry::with_labels(figures.labels()));
+        runbook::show(&mut show, figures);
+        encode_registry(&mut text, &show.0)?;
+    }
+    encode_eof(&mut text)?;
+    Ok(text)
+}
+
+/// What counts since the service started.
+fn of_this_process(show: &mut Show, app: &App, failures: u64) {
+    let help = "How often the repository could not be read";
+    show.count("repository_read_failures", help, failures);
     app.durations.register(&mut show.0);
     show.0.register(
         "http_requests",
         "Requests over HTTP by route and status code",
         app.requests.clone(),
-    );
-    let mut text = String::new();
-    encode(&mut text, &show.0)?;
-    Ok(text)
-}
-
-struct Show(Registry);
-
-impl Show {
-    fn value(&mut self, name: &str, help: &str, value: f64) {
-        let gauge = Gauge::<f64, AtomicU64>::default();
-        gauge.set(value);
-        self.0.register(name, help, gauge);
-    }
-
-    fn number(&mut self, name: &str, help: &str, number: u64) {
-        self.value(name, help, number as f64);
-    }
-
-    /// A point in time; nothing when there is none.
-    fn time(&mut self, name: &str, help: &str, time: Option<DateTime<Utc>>) {
-        if let Some(time) = time {
-            self.value(&format!("{name}_timestamp_seconds"), help, seconds(time));
-        }
-    }
-
-    /// One value for each set of labels; nothing when there is none.
-    fn labelled<const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl IntoIterator<Item = ([(&'static str, String); N], f64)>,
-    ) {
-        let family = Family::<Vec<(&str, String)>, Gauge<f64, AtomicU64>>::default();
-        let mut is_known = false;
-        for (labels, value) in values {
-            family.get_or_create(&labels.to_vec()).set(value);
-            is_known = true;
-        }
-        if is_known {
-            self.0.register(name, help, family);
-        }
-    }
-
-    /// What only grows while the service runs.
-    fn count(&mut self, name: &str, help: &str, count: u64) {
-        let counter: Counter = Counter::default();
-        counter.inc_by(count);
-        self.0.register(name, help, counter);
-    }
-}
-
-fn seconds(time: DateTime<Utc>) -> f64 {
-    time.timestamp_micros() as f64 / 1e6
-}
-
-/// What is done beside archiving.
-fn upkeep(show: &mut Show, upkeep: &Upkeep, jobs: &JobsSnapshot) {
-    let dump = |dump: &NewestDump| {
-        let kind = dump.kind.as_str().to_string();
-        [("database", dump.database.clone()), ("kind", kind)]
-    };
-    let (dumps, left_out) = upkeep.shown_dumps();
-    let dumps = || dumps.iter().copied();
-    show.labelled(
-        "dump_last_timestamp_seconds",
-        "When the newest complete dump of a database was taken",
-        dumps().map(|newest| (dump(newest), seconds(newest.time))),
-    );
-    show.labelled(
-        "dump_last_bytes",
-        "Bytes of the newest complete dump of a database",
-        dumps().map(|newest| (dump(newest), newest.bytes as f64)),
-    );
-    if upkeep.dumps_at.is_some() {
-        let help = "Newest dumps that these figures leave out, because there are too many";
-        show.number("dump_left_out", help, left_out);
-    }
-    let mut of_jobs = |name, help, of: fn(&JobStatus) -> Option<f64>| {
-        let known = jobs.jobs.iter();
-        let known = known.filter_map(|job| Some(([("job", job.job.clone())], of(job)?)));
-        show.labelled(name, help, known);
-    };
-    of_jobs(
-        "job_next_run_timestamp_seconds",
-        "When the next run of a job begins; in the past when it is due",
-        |job| job.next.map(seconds),
-    );
-    of_jobs(
-        "job_last_run_timestamp_seconds",
-        "When the last run of a job ended, however",
-        |job| Some(seconds(job.last.as_ref()?.ended_at)),
-    );
-    of_jobs(
-        "job_last_success_timestamp_seconds",
-        "When the last run of a job ended that succeeded",
-        |job| Some(seconds(job.last_success.as_ref()?.ended_at)),
-    );
-    of_jobs(
-        "job_failures_in_a_row",
-        "Runs of a job in a row that failed",
-        |job| Some(f64::from(job.failures_in_a_row)),
-    );
-    of_jobs("job_running", "Whether a job runs: 1, else 0", |job| {
-        Some(f64::from(u8::from(job.running.is_some())))
-    });
-    if let Some(disk) = upkeep.disk {
-        show.number(
-            "repository_disk_used_bytes",
-            "Used bytes of the file system that the repository lies in",
-            disk.used_bytes,
-        );
-        show.number(
-            "repository_disk_free_bytes",
-            "Free bytes of the file system that the repository lies in",
-            disk.free_bytes,
-        );
-    }
-}
-
-fn service(show: &mut Show, status: &ServiceStatus) {
-    show.time("start", "When the service started", Some(status.started_at));
-    archiving(show, &status.archiving);
-    fetching(show, &status.fetching);
-}
-
-fn archiving(show: &mut Show, done: &Archiving) {
-    show.count(
-        "archive_stored_files",
-        "WAL files stored",
-        done.stored.count,
-    );
-    show.count(
-        "archive_stored_ahead_files",
-        "WAL files stored before they were asked for",
-        done.ahead,
-    );
-    show.count(
-        "archive_aside_files",
-        "WAL files stored beside their names",
-        done.aside.count,
-    );
-    show.count(
-        "archive_failed_files",
-        "Attempts to store a WAL file that failed",
-        done.failed.count.count,
-    );
-    show.time(
-        "archive_last_stored",
-        "When a WAL file was stored last by this service",
-        done.stored.last_at,
-    );
-    show.time(
-        "archive_last_failed",
-        "When storing a WAL file failed last",
-        done.failed.count.last_at,
-    );
-    if let Some(waiting) = waiting_files(&done.backlogs) {
-        show.number(
-            "archive_backlog_files",
-            "WAL files that wait to be stored",
-            waiting,
-        );
-    }
-    show.time(
-        "archive_backlog_oldest",
-        "Since when the oldest of them waits",
-        waiting_since(&done.backlogs),
-    );
-}
-
-fn fetching(show: &mut Show, done: &Fetching) {
-    show.count(
-        "fetch_delivered_files",
-        "WAL files delivered to restore_command",
-        done.delivered.count,
-    );
-    show.count(
-        "fetch_absent_files",
-        "Answers to restore_command that there is no such file",
-        done.absent.count,
-    );
-    show.count(
-        "fetch_failed_files",
-        "WAL files that could not be fetched",
-        done.failed.count.count,
-    );
-}
-
-fn recovery(show: &mut Show, told: &Windows) {
-    let Windows { windows, gaps, .. } = told;
-    let first = windows.iter().filter_map(|window| window.from.time).min();
-    // An older timeline's is not it where this one's is not known.
-    let last = told.newest().and_then(|window| window.to.time);
-    show.time(
-        "recovery_first",
-        "The first moment that can be restored",
-        first,
-    );
-    show.time(
-        "recovery_last",
-        "The last commit that can be restored, of the newest timeline",
-        last,
-    );
-    show.number(
-        "recovery_windows",
-        "Ranges of moments that can be restored",
-        windows.len() as u64,
-    );
-    show.number(
-        "recovery_gaps",
-        "Ranges between them of which no moment can be restored",
-        gaps.len() as u64,
-    );
-    if let Some(seconds) = gaps.iter().map(|gap| gap.seconds).sum::<Option<f64>>() {
-        // The sum of none is -0.
-        show.value(
-            "recovery_gaps_seconds",
-            "How long these lasted in all",
-            seconds + 0.0,
-        );
-    }
-}
-
-fn standing(show: &mut Show, health: &Health, status: Option<&ServiceStatus>) {
-    let help = "Up to when all that was committed can be restored, on the newest timeline";
-    show.time(
-        "recovery_protected",
-        help,
-        health.protected.map(|protected| protected.until),
-    );
-    let help = "Archived WAL segments of the newest timeline that cannot be restored";
-    show.number("recovery_unrestorable_segments", help, health.beyond);
-    show.time(
-        "backup_usable_last_stopped",
-        "When the newest base backup ended that can be used",
-        health.backup,
-    );
-    let family = Family::<Vec<(&str, &str)>, Gauge>::default();
-    for (about, name) in Subject::ALL {
-        family
-            .get_or_create(&vec![("check", name)])
-            .set(number(health.level_of(about)));
-    }
-    let help = "How the check of that name stands: 0 ok, 1 warning, 2 critical, 3 unknown";
-    show.0.register("health_status", help, family);
-    let family = Family::<Vec<(&str, &str)>, Gauge>::default();
-    let knows_waiting =
-        status.is_some_and(|status| waiting_files(&status.archiving.backlogs).is_some());
-    for rule in Rule::ALL
-        .iter()
-        .filter(|rule| knows_waiting || !rule.is_of_waiting())
-    {
-        let level = if health.breaks(*rule) {
-            rule.level()
-        } else {
-            Level::Good
-        };
-        family
-            .get_or_create(&vec![("rule", rule.name())])
-            .set(number(level));
-    }
-    show.0.register(
-        "health_rule",
-        "How the rule of that name stands, in the same numbers",
-        family,
-    );
-}
-
-fn number(level: Level) -> i64 {
-    match level {
-        Level::Good => 0,
-        Level::Warning => 1,
-        Level::Critical => 2,
-        Level::Unknown => 3,
-    }
-}
-
-fn repository(show: &mut Show, known: &RepositoryFacts) {
-    show.count(
-        "repository_read_failures",
-        "How often the repository could not be read",
-        known.failures,
-    );
-    let help = "Whether the repository could not be read the last time: 1, else 0";
-    show.number("repository_unreadable", help, known.failed.is_some().into());
-    let Some(read) = &known.read else { return };
-    show.time(
-        "repository_read",
-        "When the repository was read",
-        Some(read.at),
-    );
-    recovery(show, &read.windows);
-    let ranges = || read.facts.ranges.iter();
-    show.time(
-        "wal_last_stored",
-        "When the newest WAL segment was stored",
-        ranges().map(|range| range.last_stored).max(),
-    );
-    show.number(
-        "wal_segments",
-        "Archived WAL segments",
-        ranges().map(|range| range.segments).sum(),
-    );
-    show.number(
-        "wal_stored_bytes",
-        "Bytes of archived WAL segments",
-        ranges().map(|range| range.stored_bytes).sum(),
-    );
-    show.number(
-        "wal_gaps",
-        "Ranges of WAL that are missing",
-        read.gaps.len() as u64,
-    );
-    let backups = &read.facts.backups;
-    show.number("backups", "Complete base backups", backups.len() as u64);
-    show.number(
-        "backups_damaged",
-        "Base backups that cannot be used",
-        read.facts.damaged_backups.len() as u64,
-    );
-    show.time(
-        "backup_last_stopped",
-        "When the newest base backup ended",
-        backups.last().map(|backup| backup.stopped_at),
-    );
-    let stored = backups.iter().map(|backup| backup.stored_bytes).sum();
-    if let Some(last) = backups.last() {
-        show.number(
-            "backup_last_stored_bytes",
-            "Bytes of the newest base backup",
-            last.stored_bytes,
-        );
-    }
-    show.number(
-        "backups_stored_bytes",
-        "Bytes of complete base backups",
-        stored,
     );
 }

@@ -5,12 +5,12 @@
 //! fetched by an owner of its own with memory of its own; connections, time, and threads at once are bounded.
 
 mod alerting;
-#[cfg(test)]
-mod alerts;
 mod app;
 mod dto;
 mod facts;
+mod figures;
 mod guard;
+mod known_alerts;
 mod listen;
 mod metrics_page;
 mod options;
@@ -19,6 +19,10 @@ mod problem;
 mod records;
 mod restores;
 mod routes;
+mod runbook;
+#[cfg(test)]
+mod shipped;
+mod show;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -34,15 +38,20 @@ use tokio::task::JoinSet;
 
 use crate::budget::Budget;
 use crate::postgres::archive::Fetcher;
+use crate::postgres::cluster::Cluster;
+use crate::postgres::index::Index;
 use crate::postgres::planning::Planner;
 use crate::service::{Beside, ServiceHandles, fetches};
 
 pub use alerting::Alerting;
+pub use figures::{Figures, Kept};
 pub use listen::Port;
+pub use metrics_page::pushed;
 pub use options::HttpOptions;
 
 use app::{App, COMPUTED_AT_ONCE};
 use facts::FactsReader;
+use known_alerts::AlertsReader;
 use plans::PlansOwner;
 use records::RecordsReader;
 use restores::Restores;
@@ -63,6 +72,7 @@ pub struct HttpServer {
     fetch_owner: fetches::FetchActor,
     plans_owner: PlansOwner,
     records_reader: RecordsReader,
+    alerts_reader: AlertsReader,
     alerting: Option<Alerting>,
 }
 
@@ -90,7 +100,7 @@ impl HttpServer {
         service: ServiceHandles,
         alerting: Option<Alerting>,
     ) -> Self {
-        let (app, reader, watcher, fetch_owner, plans_owner, records_reader) =
+        let (app, reader, watcher, fetch_owner, plans_owner, records_reader, alerts_reader) =
             parts(options, service);
         Self {
             port,
@@ -100,6 +110,7 @@ impl HttpServer {
             fetch_owner,
             plans_owner,
             records_reader,
+            alerts_reader,
             alerting,
         }
     }
@@ -111,9 +122,11 @@ impl HttpServer {
         parts.spawn(self.watcher.run(stopped.clone()));
         parts.spawn(self.plans_owner.run(stopped.clone()));
         parts.spawn(self.records_reader.run(stopped.clone()));
-        if let Some(alerting) = self.alerting {
-            parts.spawn(alerting.run(self.app.clone(), stopped.clone()));
-        }
+        match self.alerting {
+            Some(alerting) => parts.spawn(alerting.run(self.app.clone(), stopped.clone())),
+            // Others may tell people.
+            None => parts.spawn(self.alerts_reader.run(stopped.clone())),
+        };
         if let Some(port) = self.port {
             parts.spawn(port.run(routes::router(self.app.clone()), stopped));
         }
@@ -135,6 +148,7 @@ type Parts = (
     fetches::FetchActor,
     PlansOwner,
     RecordsReader,
+    AlertsReader,
 );
 
 fn parts(options: HttpOptions, service: ServiceHandles) -> Parts {
@@ -164,28 +178,24 @@ fn parts(options: HttpOptions, service: ServiceHandles) -> Parts {
     restores.tidy();
     let (plans, plans_owner) = plans::new(cluster.clone(), options.retention);
     let (records_reader, records) = RecordsReader::new(cluster.journal(), options.refresh_interval);
+    let (alerts_reader, alerts) = AlertsReader::new(&cluster, options.refresh_interval);
     let app = App {
         cluster: description,
         known,
         status,
         jobs: service.jobs,
-        planner: Planner {
-            cluster,
-            folder: service
-                .index
-                .path()
-                .and_then(Path::parent)
-                .map(Path::to_path_buf),
-            index: Some(service.index),
-        },
+        planner: planner(cluster, service.index),
         search_index: service.search_index,
         restores,
         plans,
         records,
+        alerts,
         drill_targets: options.drill_targets,
         tokens: options.tokens,
         sessions: web::Sessions::default(),
         has_tls: options.tls.is_some(),
+        has_runbook_names: options.runbook_names,
+        is_in_bucket: options.is_in_bucket,
         durations,
         requests: app::Requests::default(),
         limits: options.limits,
@@ -200,5 +210,15 @@ fn parts(options: HttpOptions, service: ServiceHandles) -> Parts {
         fetch_owner,
         plans_owner,
         records_reader,
+        alerts_reader,
     )
+}
+
+fn planner(cluster: Cluster, index: Arc<Index>) -> Planner {
+    let folder = index.path().and_then(Path::parent);
+    Planner {
+        cluster,
+        folder: folder.map(Path::to_path_buf),
+        index: Some(index),
+    }
 }

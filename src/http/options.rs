@@ -38,6 +38,10 @@ pub struct HttpOptions {
     /// What is kept.
     pub retention: Policy,
     pub drill_targets: DrillTargets,
+    /// Metrics have the names of runbooks, too.
+    pub runbook_names: bool,
+    /// The repository lies in a bucket.
+    pub is_in_bucket: bool,
 }
 
 /// What drills are measured by.
@@ -71,6 +75,8 @@ impl HttpOptions {
                 rto: all.drill.rto_target,
                 rpo: all.drill.rpo_target,
             },
+            runbook_names: all.metrics.runbook_names,
+            is_in_bucket: all.repository.url.folder().is_none(),
         })
     }
 }

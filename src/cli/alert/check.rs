@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::super::status;
+use super::super::standing::standing;
 use super::{list, policy_and_channels, store};
 use crate::alerts::state::{AlertState, Seen, Severity};
 use crate::alerts::{Evaluator, not_judged};
@@ -37,7 +37,7 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
 }
 
 async fn seen(context: &Context) -> anyhow::Result<Seen> {
-    let (health, upkeep, knows_waiting) = status::standing(context).await?;
+    let (health, upkeep, knows_waiting) = standing(context).await?;
     Ok(Seen::of(
         &health,
         &upkeep,

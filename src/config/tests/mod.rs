@@ -182,7 +182,7 @@ fn every_key_can_be_set_by_the_file_and_by_the_environment() {
                     &s.retention_dump,
                     &s.retention_schema
                 ),
-                (&s.schedule, &s.drill, &s.evidence, &s.alerts),
+                (&s.schedule, &s.drill, &s.evidence, &s.alerts, &s.metrics),
                 s.log
             )
         };

@@ -3,6 +3,7 @@
 //! A route reads published copies or asks the index. It never waits for the repository, and what it does not know is an
 //! answer of its own.
 
+pub mod alerts;
 pub mod clusters;
 pub mod events;
 pub mod evidence;
@@ -65,6 +66,7 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(clusters::archived))
         .routes(routes!(clusters::timelines))
         .routes(routes!(jobs::jobs))
+        .routes(routes!(alerts::alerts))
         .routes(routes!(evidence::evidence))
         .routes(routes!(evidence::drills))
         .routes(routes!(retention::retention_plan))

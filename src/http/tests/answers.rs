@@ -227,7 +227,7 @@ async fn the_document_describes_every_route_and_its_problems() {
     let door = Door::with(TOKEN, &[]).await;
     let document = door.get("/v1/openapi.json").await.json();
     let paths = document["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 15, "{:?}", paths.keys());
+    assert_eq!(paths.len(), 16, "{:?}", paths.keys());
     let plan = &document["components"]["schemas"]["Plan"];
     assert_eq!(
         plan["properties"]["wal_end"]["$ref"], "#/components/schemas/SegmentName",

@@ -1,9 +1,11 @@
 //! The routes over a repository in memory, asked without a socket; and the socket, asked by peers that misbehave.
 
+mod alerts;
 mod answers;
 mod connections;
 mod events;
 mod evidence;
+pub mod figures;
 mod growth;
 mod hostile;
 mod kept;
@@ -112,6 +114,8 @@ pub fn options(folder: &std::path::Path, token: &str) -> HttpOptions {
         folder: None,
         retention: crate::retention::Policy::new(&crate::config::testing::defaults()),
         drill_targets: crate::http::options::DrillTargets::default(),
+        runbook_names: true,
+        is_in_bucket: true,
     }
 }
 
@@ -220,11 +224,13 @@ impl Door {
             folder,
             ..options(wal.0.path(), token)
         };
-        let (app, reader, watcher, http_owner, plans_owner, records) = parts(options, service);
+        let (app, reader, watcher, http_owner, plans_owner, records, alerts) =
+            parts(options, service);
         let stopping = watch::Sender::new(false);
         tasks.spawn(http_owner.run());
         tasks.spawn(plans_owner.run(stopping.subscribe()));
         tasks.spawn(records.run(stopping.subscribe()));
+        tasks.spawn(alerts.run(stopping.subscribe()));
         tasks.spawn(watcher.run(stopping.subscribe()));
         let app = Arc::new(app);
         let router = routes::router(app.clone());

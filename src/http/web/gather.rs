@@ -8,6 +8,7 @@ use super::super::app::App;
 use super::super::facts::FactsSnapshot;
 use super::super::problem::Problem;
 use super::super::records::KnownRecords;
+use super::alerts::AlertsView;
 use super::axis::Span;
 use super::cards::{Card, cards, notices};
 use super::drills::{self, DrillsView};
@@ -123,12 +124,10 @@ fn compose(app: &App, gathered: Gathered) -> Page {
             now,
         ),
         upkeep_cards: further_cards(app, &upkeep, &jobs, &records, now),
+        alerts: AlertsView::new(&app.alerts.borrow(), now),
         drills: DrillsView::new(&records, &app.drill_targets, chosen),
         dumps: (&upkeep).into(),
-        choose: Choose::new(
-            &query,
-            line.lanes.iter().map(|lane| lane.timeline).collect(),
-        ),
+        choose: choose(&query, &line),
         line,
         outcome,
         events: EventsView::new(&events, &query, problem),
@@ -138,6 +137,11 @@ fn compose(app: &App, gathered: Gathered) -> Page {
         not_backups: not_backups(&read),
         jobs: (&jobs).into(),
     }
+}
+
+fn choose(query: &PageQuery, line: &Line) -> Choose {
+    let timelines = line.lanes.iter().map(|lane| lane.timeline);
+    Choose::new(query, timelines.collect())
 }
 
 fn drawn(content: &Content<'_>, span: Option<&Span>, records: &KnownRecords) -> Line {

@@ -1,6 +1,7 @@
 //! The page at `/`: what can be restored, what happened, and the command that restores to just before it. Made here as
 //! HTML; the script only adds comfort.
 
+mod alerts;
 mod axis;
 mod cards;
 mod drills;

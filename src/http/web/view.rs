@@ -3,6 +3,7 @@
 use askama::Template;
 use chrono::{DateTime, Utc};
 
+use super::alerts::AlertsView;
 use super::cards::Card;
 use super::drills::DrillsView;
 use super::jobs::JobsView;
@@ -32,6 +33,7 @@ pub struct Page {
     pub cards: Vec<Card>,
     /// Below them.
     pub upkeep_cards: Vec<Card>,
+    pub alerts: AlertsView,
     pub line: Line,
     pub choose: Choose,
     pub outcome: Option<TargetOutcome>,

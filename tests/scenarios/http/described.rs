@@ -22,7 +22,17 @@ fn answers_are_as_the_description_says() {
     }
     let scratch = Scratch::new("described");
     let (port, cluster, walden) = registered(&scratch);
-    let service = walden.serve();
+    let channels = scratch.write(
+        "alerts.toml",
+        "[[command]]\nname = \"note\"\ncommand = [\"cat\"]\n",
+    );
+    // So that there is something to describe.
+    let service = walden.serve_with(&[
+        ("WALDEN_ALERTS__FILE", &channels.display().to_string()),
+        ("WALDEN_ALERTS__INTERVAL", "1s"),
+        ("WALDEN_ALERTS__HOLD", "0s"),
+        ("WALDEN_HEALTH__BACKUP_AGE", "1s"),
+    ]);
     cluster.open_ledger();
     take_backup(&walden);
     walden.ok(["dump", "take", "--database", "postgres"]);
@@ -30,6 +40,9 @@ fn answers_are_as_the_description_says() {
     cluster.archive_now();
     wait_until("the service has read the backup", || {
         port.json("/v1/clusters/main")["last_backup"].is_object()
+    });
+    wait_until("an alert fires", || {
+        port.json("/v1/clusters/main/alerts")["firing"][0].is_object()
     });
     wait_until("a plan of retention is made", || {
         let path = "/v1/clusters/main/retention-plan";

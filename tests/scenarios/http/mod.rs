@@ -4,6 +4,7 @@ mod described;
 mod drills;
 mod health;
 mod page;
+mod prometheus;
 mod restore;
 mod talk;
 

@@ -36,8 +36,16 @@ impl Told {
         let mut cluster = Cluster::builder(Major::with_clients())
             .segment_mib(1)
             .start(&scratch);
-        let settings = port.settings(&scratch)
-            + "catalog.names_interval = \"1s\"\nschedule.dump = \"0 * * * *\"\nschedule.in_service = false\n";
+        let channels = scratch.write(
+            "alerts.toml",
+            "[[command]]\nname = \"note\"\ncommand = [\"cat\"]\n",
+        );
+        let settings = format!(
+            "{}catalog.names_interval = \"1s\"\nschedule.dump = \"0 * * * *\"\nschedule.in_service = false\n\
+             alerts.file = \"{}\"\nalerts.interval = \"1s\"\nalerts.hold = \"0s\"\n",
+            port.settings(&scratch),
+            channels.display()
+        );
         let walden = Walden::with(&scratch, &cluster, &settings);
         register(&mut cluster, &walden);
         (
@@ -102,6 +110,13 @@ impl Told {
                 && events["events"]
                     .as_array()
                     .is_some_and(|all| all.iter().any(is_last))
+        });
+        wait_until("people are told of the gap", || {
+            let alerts = self.port.json("/v1/clusters/main/alerts");
+            alerts["firing"].as_array().is_some_and(|firing| {
+                let is_told = |one: &Value| one["name"] == "WindowGap" && one["told"] == true;
+                firing.iter().any(is_told)
+            })
         });
         browser.open(&format!("{}/", self.port.url()));
         browser.fill("#token", TOKEN);
@@ -175,6 +190,7 @@ fn the_page_leads_from_an_accident_to_the_command_that_undoes_it() {
     for (part, text) in [
         ("#state", "Last dump"),
         ("#state", "1 job scheduled"),
+        ("#alerts", "WindowGap"),
         ("#dumps", "postgres/postgres_"),
     ] {
         assert!(browser.text(part).contains(text), "{}", browser.text(part));
