@@ -43,7 +43,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     match planner.decide(&request).await? {
         Ok(plan) => {
             let settings = plan.settings.clone();
-            render::dry_run(context.format, &plan, None, &settings)
+            render::dry_run(context.format, &plan, (None, &[]), &settings)
         }
         Err(unreachable) => render::refusal(context.format, &unreachable, &|arguments| {
             format!("walden restore {arguments}")

@@ -30,6 +30,7 @@ use crate::postgres::command_line::shell_word;
 use crate::postgres::restore::Restored;
 use crate::postgres::restore::files::RestoreProgress;
 use crate::postgres::restore::job::{Order, RestoreJob, StartOptions};
+use crate::postgres::restore::put_aside::KeptFolder;
 use crate::postgres::restore::recovery;
 use crate::postgres::restore::relocation::Relocation;
 use crate::postgres::restore::start::Recovered;
@@ -57,6 +58,10 @@ pub struct Args {
     /// Restore although the file systems seem to be too small: where they compress.
     #[arg(long)]
     ignore_free_space: bool,
+    /// Restore in place: keep what is there first, the stopped cluster's data directory and its tablespaces that are in the way,
+    /// as FOLDER.before-TIME beside it.
+    #[arg(long)]
+    snapshot_first: bool,
     /// Have what lies in a cold storage class thawed first, and wait for it. That takes hours or days, and stores charge
     /// for it.
     #[arg(long)]
@@ -89,6 +94,9 @@ struct RestoreOutput<'a> {
     target: RecoveryTarget,
     data_directory: &'a Path,
     archiving: bool,
+    /// What was there before.
+    #[serde(skip_serializing_if = "<[KeptFolder]>::is_empty")]
+    kept: &'a [KeptFolder],
     restored: Restored,
     #[serde(skip_serializing_if = "Option::is_none")]
     recovered: Option<Recovered>,
@@ -102,6 +110,7 @@ impl Args {
             action: self.target_action,
             keep_archiving: self.keep_archiving,
             check_space: !self.ignore_free_space,
+            put_aside: self.snapshot_first,
             thaw: self.thaw,
             start: self.start.then(|| StartOptions {
                 programs: self.pg_bin.clone(),
@@ -155,7 +164,13 @@ async fn rehearse(format: Format, mut job: RestoreJob<'_>, thaw: bool) -> anyhow
     if !cold.is_empty() {
         job.plan.warnings.push(cold.to_string());
     }
-    render::dry_run(format, &job.plan, job.destination.as_ref(), &settings)
+    let aside = &job.aside.folders;
+    render::dry_run(
+        format,
+        &job.plan,
+        (job.destination.as_ref(), aside),
+        &settings,
+    )
 }
 
 /// Has thawed what the restore needs.
@@ -204,6 +219,29 @@ async fn carry_out(
     if args.thaw {
         thaw(job).await?;
     }
+    job.put_aside().await?;
+    let kept = &job.aside.folders;
+    if kept.is_empty() {
+        return replace(format, job, args, target, told).await;
+    }
+    told.details["kept"] = serde_json::to_value(kept)?;
+    if format == Format::Table {
+        print_text(&render::kept(&job.aside))?;
+    }
+    // Whatever happens from here on, it is there.
+    let done = replace(format, job, args, target, told).await;
+    done.hint(job.aside.way_back())
+}
+
+/// Restores into folders that are free now.
+async fn replace(
+    format: Format,
+    job: &RestoreJob<'_>,
+    args: &Args,
+    target: RecoveryTarget,
+    told: &mut Told,
+) -> anyhow::Result<Exit> {
+    let data_directory = job.data_directory()?;
     let restored = files(job).await?;
     told.phase("files", restored.seconds_for_files);
     told.phase("durable", restored.seconds_for_fsync);
@@ -228,6 +266,7 @@ async fn carry_out(
             target,
             data_directory,
             archiving,
+            kept: &job.aside.folders,
             restored,
             recovered,
         })?;

@@ -15,16 +15,20 @@ use crate::postgres::command_line::for_people;
 use crate::postgres::restore::Restored;
 use crate::postgres::restore::configuration::ArchivingConfig;
 use crate::postgres::restore::destination::Destination;
+use crate::postgres::restore::put_aside::{KeptFolder, PutAside};
 use crate::postgres::restore::server_log::StartPhase;
 use crate::postgres::restore::start::Recovered;
 use crate::postgres::restore::target_action::TargetAction;
 
 /// A plan and all settings that it leads to.
 #[derive(Serialize)]
-struct PlanOutput {
+struct PlanOutput<'a> {
     #[serde(flatten)]
     target: RecoveryTarget,
     all_settings: Vec<Setting>,
+    /// What would be kept of what is there.
+    #[serde(skip_serializing_if = "<[KeptFolder]>::is_empty")]
+    kept: &'a [KeptFolder],
 }
 
 /// Prints why a target cannot be reached, and what can. `command` asks for a moment by these arguments.
@@ -64,7 +68,7 @@ pub fn refusal(
 pub fn dry_run(
     format: Format,
     plan: &RecoveryPlan,
-    destination: Option<&Destination>,
+    (destination, kept): (Option<&Destination>, &[KeptFolder]),
     settings: &[(String, String)],
 ) -> anyhow::Result<Exit> {
     match format {
@@ -72,9 +76,14 @@ pub fn dry_run(
             print_json(&PlanOutput {
                 target: plan.into(),
                 all_settings: settings.iter().map(Into::into).collect(),
+                kept,
             })?;
         }
-        Format::Table => print_text(&in_words(plan, destination, settings))?,
+        Format::Table => {
+            let rows = destination.map(of_destination).unwrap_or_default();
+            let rows = rows.into_iter().chain(kept.iter().map(row_of_kept));
+            print_text(&in_words(plan, rows.collect(), settings))?;
+        }
     }
     Ok(Exit::Success)
 }
@@ -82,11 +91,7 @@ pub fn dry_run(
 /// A name, or none for what goes on with the row before, and a value.
 type Row = (&'static str, String);
 
-fn in_words(
-    plan: &RecoveryPlan,
-    destination: Option<&Destination>,
-    settings: &[(String, String)],
-) -> String {
+fn in_words(plan: &RecoveryPlan, destination: Vec<Row>, settings: &[(String, String)]) -> String {
     let settings = settings
         .iter()
         .map(|(name, value)| ("setting", format!("{name} = '{value}'")));
@@ -96,10 +101,7 @@ fn in_words(
         .map(|warning| ("warning", warning.clone()));
     let mut table = Table::new(&["", ""]);
     let rows = of_target(plan).into_iter().chain(of_replay(plan));
-    let rows = rows
-        .chain(destination.map(of_destination).unwrap_or_default())
-        .chain(settings)
-        .chain(warnings);
+    let rows = rows.chain(destination).chain(settings).chain(warnings);
     rows.for_each(|(name, value)| table.row([name.to_string(), value]));
     table.render().trim_start_matches('\n').to_string()
 }
@@ -203,6 +205,23 @@ fn of_destination(destination: &Destination) -> Vec<Row> {
     std::iter::once(("to", destination.data_directory.display().to_string()))
         .chain(tablespaces)
         .collect()
+}
+
+fn row_of_kept(KeptFolder { was, kept_as }: &KeptFolder) -> Row {
+    let (was, kept_as) = (was.display(), kept_as.display());
+    ("keeps", format!("{was} as {kept_as}"))
+}
+
+/// What was there is put aside.
+pub fn kept(aside: &PutAside) -> String {
+    let mut text = String::new();
+    for KeptFolder { was, kept_as } in &aside.folders {
+        let (was, kept_as) = (was.display(), kept_as.display());
+        let kept = format!("kept \"{was}\" as \"{kept_as}\"");
+        let _ = writeln!(text, "{}", plain(&kept));
+    }
+    let _ = writeln!(text, "  {}", plain(&aside.way_back()));
+    text + "  start it elsewhere than in its place only with archive_mode = off: both would archive into one repository\n"
 }
 
 fn transaction(transaction: Transaction) -> String {

@@ -160,6 +160,7 @@ fn order(plan: &RecoveryPlan, scratch: &Scratch, programs: &Path) -> Order {
         action: TargetAction::Promote,
         keep_archiving: false,
         check_space: true,
+        put_aside: false,
         thaw: false,
         start: Some(StartOptions {
             programs: Some(programs.to_path_buf()),

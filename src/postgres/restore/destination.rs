@@ -213,16 +213,20 @@ fn check_apart_from_repository(place: &Path, repository: Option<&Path>) -> anyho
     Ok(())
 }
 
-/// Refuses folders that are in use or not empty. Touches nothing.
-pub fn check_free(destination: &Destination) -> anyhow::Result<()> {
-    check_folder(&destination.data_directory)?;
+/// Refuses folders that are in use or not empty, unless they go before. Touches nothing.
+pub fn check_free(destination: &Destination, goes: &dyn Fn(&Path) -> bool) -> anyhow::Result<()> {
+    let check = |place: &Path| match goes(place) {
+        true => Ok(()),
+        false => check_folder(place),
+    };
+    check(&destination.data_directory)?;
     for (oid, place) in &destination.tablespaces {
-        check_folder(place)
+        check(place)
             .with_context(|| format!("tablespace {oid} cannot be restored to \"{}\"", place.display()))
             .hint(format!("choose another folder with --tablespace {oid}=NEW; this one may hold the source's files"))?;
     }
     for place in &destination.made {
-        check_folder(place)
+        check(place)
             .with_context(|| format!("replay cannot make a tablespace at \"{}\"", place.display()))
             .hint("empty the folder, or restore to before the tablespace was made")?;
         if let Some(cluster) = place
@@ -311,13 +315,18 @@ fn in_the_way(path: &Path, example: &str) -> anyhow::Error {
         ),
         _ => with_hint(
             error,
-            "name a folder that does not exist or is empty: nothing is ever overwritten",
+            "name a folder that does not exist or is empty, or keep what is there by --snapshot-first: nothing is ever overwritten",
         ),
     }
 }
 
+/// Whether there is anything in a folder.
+pub fn is_filled(folder: &Path) -> std::io::Result<bool> {
+    Ok(fs::read_dir(folder)?.next().transpose()?.is_some())
+}
+
 /// The process that `postmaster.pid` names, if it is alive.
-fn server_in(path: &Path) -> Option<u32> {
+pub fn server_in(path: &Path) -> Option<u32> {
     let text = fs::read_to_string(path.join("postmaster.pid")).ok()?;
     let pid: u32 = text.lines().next()?.trim().parse().ok()?;
     Path::new(&format!("/proc/{pid}")).exists().then_some(pid)

@@ -11,11 +11,12 @@ use tokio::sync::Mutex;
 use super::destination::{self, Destination};
 use super::fetching::fetch_command;
 use super::files::RestoreProgress;
+use super::put_aside::PutAside;
 use super::recovery::{self, Choices};
 use super::relocation::Relocation;
 use super::start::{self, Recovered, ServerStart, Watch};
 use super::target_action::TargetAction;
-use super::{Restored, check, cold, programs, restore, restore_history};
+use super::{Restored, check, cold, programs, put_aside, restore, restore_history};
 use crate::config::Settings;
 use crate::error::{one_line, with_hint};
 use crate::postgres::catalog::{PastRestore, RecoveryPlan};
@@ -38,6 +39,8 @@ pub struct Order {
     pub keep_archiving: bool,
     /// Refuse what does not fit.
     pub check_space: bool,
+    /// Keep what is there under other names, instead of refusing.
+    pub put_aside: bool,
     /// Have thawed what must be thawed, instead of refusing.
     pub thaw: bool,
     /// Start the server, and how.
@@ -60,6 +63,8 @@ pub struct RestoreJob<'a> {
     pub plan: RecoveryPlan,
     choices: Choices,
     pub destination: Option<Destination>,
+    /// What is kept of what is there.
+    pub aside: PutAside,
     /// The folder of the server's programs, and its port, where it is started.
     server: Option<(PathBuf, Option<u16>)>,
     /// What it keeps from deletion, where the repository takes that.
@@ -80,6 +85,7 @@ impl<'a> RestoreJob<'a> {
             action,
             keep_archiving,
             check_space,
+            put_aside,
             thaw,
             start,
         } = order;
@@ -98,6 +104,10 @@ impl<'a> RestoreJob<'a> {
             destination::destination(to_dir, &plan, &relocations, keep_archiving, repository)
         };
         let destination = to_dir.as_ref().map(place).transpose()?;
+        let aside = match &destination {
+            Some(destination) if put_aside => put_aside::plan(destination, chrono::Utc::now())?,
+            _ => PutAside::default(),
+        };
         let server = |StartOptions { programs, port }: StartOptions| {
             anyhow::Ok((
                 programs::find(plan.backup.major, programs.as_deref())?,
@@ -111,6 +121,7 @@ impl<'a> RestoreJob<'a> {
             plan,
             choices,
             destination,
+            aside,
             server,
             lease: Mutex::default(),
         })
@@ -128,9 +139,22 @@ impl<'a> RestoreJob<'a> {
     /// All settings that the server would get. Errors: what the restore itself would refuse. Touches nothing.
     pub async fn rehearse(&self) -> anyhow::Result<Vec<(String, String)>> {
         if let Some(destination) = &self.destination {
-            check(&self.cluster, &self.plan, destination, &self.choices).await?;
+            self.check(destination, &self.aside).await?;
         }
         recovery::settings(&self.plan, &self.choices)
+    }
+
+    async fn check(&self, destination: &Destination, aside: &PutAside) -> anyhow::Result<()> {
+        check(&self.cluster, &self.plan, destination, &self.choices, aside).await
+    }
+
+    /// Puts aside what is there, once everything else that can be refused was not. After an error all is where it was.
+    pub async fn put_aside(&self) -> anyhow::Result<()> {
+        if self.aside.folders.is_empty() {
+            return Ok(());
+        }
+        self.rehearse().await?;
+        self.aside.carry_out()
     }
 
     /// What must be thawed before the plan can be carried out.
@@ -173,7 +197,7 @@ impl<'a> RestoreJob<'a> {
     /// [`BeingDeleted`](crate::postgres::protection::BeingDeleted).
     pub async fn restore(&self, progress: Arc<RestoreProgress>) -> anyhow::Result<Restored> {
         let destination = self.destination()?;
-        check(&self.cluster, &self.plan, destination, &self.choices).await?;
+        self.check(destination, &PutAside::default()).await?;
         let mut held = self.lease.lock().await;
         if held.is_none() {
             *held = self.hold().await?;

@@ -2,7 +2,7 @@
 //! start.
 //!
 //! [`job`] runs the steps. Nothing is written over, and `pg_control` comes last: a folder that a crash leaves either does
-//! not start or is whole. A copy gets settings that keep it from its source (`copy_settings`).
+//! not start or is whole. What is there may be put aside before ([`put_aside`]). A copy gets settings that keep it from its source (`copy_settings`).
 
 mod active_config;
 mod cold;
@@ -19,6 +19,7 @@ mod listening;
 mod log_tail;
 mod names;
 pub mod programs;
+pub mod put_aside;
 mod queue;
 pub mod recovery;
 pub mod relocation;
@@ -47,6 +48,7 @@ pub use conf::assignment;
 use configuration::ArchivingConfig;
 use destination::Destination;
 use files::RestoreProgress;
+use put_aside::PutAside;
 use recovery::{Choices, Configured};
 
 /// A folder from which the server replays to the target.
@@ -68,15 +70,16 @@ pub struct Restored {
     pub seconds_for_fsync: f64,
 }
 
-/// What is refused before anything is written: folders in use or not empty, objects that must be thawed, file systems
-/// without room. Touches nothing.
+/// What is refused before anything is written: folders in use or not empty, but for those that are to be put `aside`, objects
+/// that must be thawed, file systems without room. Touches nothing.
 pub async fn check(
     cluster: &Cluster,
     plan: &RecoveryPlan,
     destination: &Destination,
     choices: &Choices,
+    aside: &PutAside,
 ) -> anyhow::Result<()> {
-    destination::check_free(destination)?;
+    destination::check_free(destination, &|folder| aside.has(folder))?;
     if !choices.thaw {
         cold::refuse("the backup", &cold::survey(cluster, plan).await?)?;
     }
@@ -95,7 +98,7 @@ pub async fn restore(
     workers: usize,
     progress: Arc<RestoreProgress>,
 ) -> anyhow::Result<Restored> {
-    check(cluster, plan, destination, choices).await?;
+    check(cluster, plan, destination, choices, &PutAside::default()).await?;
     destination::prepare(destination, &plan.backup)?;
     let begun = Instant::now();
     let written = files::restore_files(

@@ -1,6 +1,7 @@
 //! Restores: exactly the moment asked for, or not at all.
 
 mod apart;
+mod aside;
 mod damage;
 pub mod exact;
 mod forks;
