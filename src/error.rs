@@ -76,8 +76,7 @@ pub fn hints(error: &anyhow::Error) -> Vec<&str> {
 
 /// Why a TOML text cannot be understood, and in which line. Of the line itself nothing is told: it may hold a password.
 pub fn toml_problem(text: &str, error: &toml::de::Error) -> String {
-    let line = error.span().and_then(|span| text.get(..span.start));
-    let line = line.map(|before| format!("line {}: ", before.matches('\n').count() + 1));
+    let line = error.span().map(|span| toml_line(text, span.start));
     let message = error.message();
     // These quote the value.
     let what = match message.split_once(", expected ") {
@@ -87,6 +86,15 @@ pub fn toml_problem(text: &str, error: &toml::de::Error) -> String {
         _ => message.into(),
     };
     line.unwrap_or_default() + &what
+}
+
+/// In which line something begins.
+pub fn toml_line(text: &str, at: usize) -> String {
+    let before = text.bytes().take(at);
+    format!(
+        "line {}: ",
+        before.filter(|byte| *byte == b'\n').count() + 1
+    )
 }
 
 /// The chain on one line, `outer: inner: …`, without the hints.

@@ -14,7 +14,7 @@
 //! | core       | `postgres::{types, wal, layout, catalog}`, `health`, `retention`: pure      |
 //! | keeper     | `repo`, `codec`, `storage`: bytes, no PostgreSQL                            |
 //! | leaves     | `budget`, `config`, `data_directory`, `error`, `folder_place`, `fsync`,     |
-//! |            | `metrics`, `owner`, `plain`, `wire`                                         |
+//! |            | `http_client`, `metrics`, `owner`, `plain`, `wire`                          |
 
 pub mod alerts;
 pub mod api;
@@ -29,6 +29,7 @@ pub mod folder_place;
 pub mod fsync;
 pub mod health;
 pub mod http;
+pub mod http_client;
 pub mod jobs;
 pub mod metrics;
 pub mod owner;

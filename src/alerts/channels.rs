@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow};
 use chrono::Utc;
 use futures_util::future::join_all;
 use hyper::Request;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use hyper::header::CONTENT_TYPE;
 use tokio::time::timeout;
 
 use super::decide::{Beat, Delivery, Outcome, Policy, UNREACHABLE, decide, due, unreachable};
@@ -16,9 +16,9 @@ use super::message::{Message, Origin};
 use super::refused::Refused;
 use super::state::{Alert, AlertState, Seen, Severity};
 use super::template::Escape;
-use super::{command, http_client, mail};
-use crate::config::read_private;
+use super::{command, mail};
 use crate::error::{find, one_line};
+use crate::http_client::{self, secret, with_bearer};
 
 /// How long a channel may take for all that it is told at a time.
 pub const SEND_TIME: Duration = Duration::from_secs(120);
@@ -106,7 +106,7 @@ impl Channels {
                 .method(&*known.method)
                 .body(String::new())?;
             let request = with_bearer(request, known.bearer_file.as_deref())?;
-            self.in_time(http_client::send(request, &url, known.ca_file.as_deref()))
+            self.in_time(send(request, &url, known.ca_file.as_deref()))
                 .await
         };
         let failed = asked.await.err().map(|error| shortened(&error));
@@ -240,28 +240,14 @@ async fn webhook(hook: &Webhook, message: &Message) -> anyhow::Result<()> {
     let request = request.body(message.filled(template.as_ref(), escape));
     let request = request.context("the request cannot be made: method or headers")?;
     let request = with_bearer(request, hook.bearer_file.as_deref())?;
-    http_client::send(request, &url, hook.ca_file.as_deref()).await
+    send(request, &url, hook.ca_file.as_deref()).await
 }
 
 async fn post(url: &str, body: &str, ca_file: Option<&Path>) -> anyhow::Result<()> {
     let request = Request::post("/")
         .header(CONTENT_TYPE, "application/json")
         .body(body.to_string())?;
-    http_client::send(request, url, ca_file).await
-}
-
-fn with_bearer(
-    mut request: Request<String>,
-    file: Option<&Path>,
-) -> anyhow::Result<Request<String>> {
-    if let Some(file) = file {
-        let token = secret(file, "bearer_file")?;
-        let value = HeaderValue::from_str(&format!("Bearer {token}"));
-        let mut value = value.context("the token in bearer_file cannot be sent")?;
-        value.set_sensitive(true);
-        request.headers_mut().insert(AUTHORIZATION, value);
-    }
-    Ok(request)
+    send(request, url, ca_file).await
 }
 
 fn url(url: Option<&str>, file: Option<&Path>) -> anyhow::Result<String> {
@@ -272,10 +258,20 @@ fn url(url: Option<&str>, file: Option<&Path>) -> anyhow::Result<String> {
     }
 }
 
-/// The only line of a file.
-fn secret(file: &Path, setting: &str) -> anyhow::Result<String> {
-    let text = read_private(file, setting, "put it alone into a file of mode 0600")?;
-    Ok(text.trim().to_string())
+/// Sends a request; the answer must say that it was taken.
+pub async fn send(
+    request: Request<String>,
+    url: &str,
+    ca_file: Option<&Path>,
+) -> anyhow::Result<()> {
+    let answer = http_client::ask(request, url, ca_file, 0).await?;
+    let told = format!("\"{}\" answered {}", answer.host, answer.status);
+    match answer.status.as_u16() {
+        200..=299 => Ok(()),
+        // Too many at a time: the others would be as well.
+        400..=428 | 430..=499 => Err(Refused(told).into()),
+        _ => Err(anyhow!(told)),
+    }
 }
 
 fn shortened(error: &anyhow::Error) -> String {

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use super::decide::{Heartbeat, OWN_RULES, Policy, Route, RulePolicy};
 use super::message::FIELDS;
 use super::state::Severity;
 use super::template::Template;
-use crate::config::{Alerts, parse_duration};
+use crate::config::{Alerts, read_duration};
 use crate::error::toml_problem;
 use crate::health::Rule;
 
@@ -144,9 +144,9 @@ pub struct Beat {
 struct RuleTable {
     rule: String,
     severity: Option<Severity>,
-    #[serde(default, deserialize_with = "span")]
+    #[serde(default, deserialize_with = "read_duration")]
     hold: Option<Duration>,
-    #[serde(default, deserialize_with = "span")]
+    #[serde(default, deserialize_with = "read_duration")]
     repeat: Option<Duration>,
     #[serde(default)]
     silent: bool,
@@ -167,13 +167,6 @@ fn json() -> String {
 }
 fn pagerduty() -> String {
     PAGERDUTY.into()
-}
-
-fn span<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(from)?;
-    let wrong =
-        || serde::de::Error::custom(format!("\"{text}\" is no span such as \"4h\" or \"30m\""));
-    parse_duration(&text).map(Some).ok_or_else(wrong)
 }
 
 /// Every rule that alerts know.

@@ -49,7 +49,7 @@ pub use settings::{
     Restore, Retention, RetentionBase, RetentionDump, RetentionSchema, S3, Schedule, Service,
     Settings, Wal,
 };
-pub use units::parse_duration;
+pub use units::{parse_duration, read_duration};
 pub use url::RepositoryUrl;
 
 /// The file that is read when neither `--config` nor `WALDEN_CONFIG` names one.

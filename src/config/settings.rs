@@ -418,9 +418,9 @@ settings! {
         memory: u64 = SettingType::Size { min: MIB, max: 64 * GIB }, Value("128MiB");
         /// How long indexes, tables and foreign keys are checked at most. The smallest come first.
         budget: Duration = LIMIT, Value("10m");
-        /// A file with your own checks: SQL, and what it must answer.
+        /// A file with your own checks: SQL and what it must answer, URLs, and tables that must not be empty or old.
         asserts: Option<PathBuf> = PATH, Unset("/etc/walden/asserts.toml");
-        /// Your own test program and its arguments. PGHOST, PGPORT, PGUSER and DATABASE_URL lead to the restored server.
+        /// Your own test program and its arguments, or one that starts a service. PGHOST, PGPORT, PGUSER and DATABASE_URL lead to the restored server.
         command: Vec<String> = SettingType::List, Value("[]");
         /// How long it may take.
         command_timeout: Duration = LIMIT, Value("10m");

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Deserializer};
+
 const SIZE_UNITS: &[(&str, u64)] = &[("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
 const DURATION_UNITS: &[(&str, u64)] = &[
     ("d", 86_400_000),
@@ -24,6 +26,14 @@ pub(super) fn parse_amount(text: &str) -> Option<u64> {
 /// A span such as `90s`; `None`: it is none.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     with_unit(text, DURATION_UNITS).map(Duration::from_millis)
+}
+
+/// A span in a file of tables.
+pub fn read_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(from)?;
+    let wrong =
+        || serde::de::Error::custom(format!("\"{text}\" is no span such as \"4h\" or \"30m\""));
+    parse_duration(&text).map(Some).ok_or_else(wrong)
 }
 
 fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {

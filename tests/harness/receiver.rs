@@ -11,6 +11,8 @@ use super::http::Message;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answers {
     With(u16),
+    /// The same, with a body.
+    Saying(u16, &'static str),
     /// They are taken, and nothing comes back.
     Never,
 }
@@ -82,15 +84,17 @@ fn answer(stream: TcpStream, shared: &Mutex<Shared>) {
         return;
     }
     let (mut stream, mut shared) = (stream, shared.lock().expect("lock"));
-    match shared.answers {
-        Answers::Never => shared.silent.push(stream),
-        Answers::With(status) => {
-            if status < 300 {
-                shared.requests.push(request);
-            }
-            let text =
-                format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-            let _ = stream.write_all(text.as_bytes());
-        }
+    let (status, body) = match shared.answers {
+        Answers::Never => return shared.silent.push(stream),
+        Answers::With(status) => (status, ""),
+        Answers::Saying(status, body) => (status, body),
+    };
+    if status < 300 {
+        shared.requests.push(request);
     }
+    let length = body.len();
+    let text = format!(
+        "HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    );
+    let _ = stream.write_all(text.as_bytes());
 }

@@ -21,7 +21,8 @@ use crate::postgres::catalog::Unreachable;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::drill::target::DrillTarget;
 use crate::postgres::drill::{
-    Assert, DrillOptions, DrillReport, DumpDrill, parse_asserts, round_trip, run as drill, run_dump,
+    Asserts, DrillOptions, DrillReport, DumpDrill, parse_asserts, round_trip, run as drill,
+    run_dump,
 };
 use crate::postgres::dump::command::DumpRequest;
 use crate::postgres::replication::ConnInfo;
@@ -170,13 +171,15 @@ pub fn refusal_of(context: &Context, refused: &anyhow::Error) -> anyhow::Result<
     }
 }
 
-fn asserts(context: &Context) -> anyhow::Result<Vec<Assert>> {
+fn asserts(context: &Context) -> anyhow::Result<Asserts> {
     let Some(file) = &context.settings.drill.asserts else {
-        return Ok(Vec::new());
+        return Ok(Asserts::default());
     };
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("cannot read \"{}\"", file.display()))
-        .hint("name a file with [[assert]] tables in `drill.asserts`, or nothing")?;
+        .hint(
+            "name a file with [[assert]], [[http]] and [[table]] in `drill.asserts`, or nothing",
+        )?;
     parse_asserts(&text).map_err(|why| {
         let error = anyhow!(
             "the checks in \"{}\" cannot be understood: {why}",

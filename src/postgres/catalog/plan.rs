@@ -64,6 +64,13 @@ impl RecoveryPlan {
     pub fn has_target(&self) -> bool {
         !matches!(self.stop, StopAt::End)
     }
+
+    /// Up to when it restores what is then left behind; `None`: everything there is.
+    pub fn moment(&self) -> Option<DateTime<Utc>> {
+        let last = self.transactions.and_then(|around| around.last_included);
+        let moment = last.map_or(self.backup.stopped_at, |last| last.time);
+        self.has_target().then_some(moment)
+    }
 }
 
 /// Decides how to restore what is asked for. Every moment that an [`Unreachable`] names can itself be planned.

@@ -1,57 +1,120 @@
-//! One's own checks: SQL with what it must answer. They come from a file.
+//! One's own checks: SQL with what it must answer, URLs, and tables that must not come back empty or old. They come from a
+//! file.
 
+use std::ops::Range;
+
+use futures_util::future::join_all;
 use serde::Deserialize;
 use tokio_postgres::SimpleQueryMessage;
+use toml::Spanned;
 
 use super::checks::{check, refused};
+use super::critical_table::{Compared, TableCheck};
 use super::database::{Door, words};
-use crate::error::{one_line, toml_problem};
+use super::http::HttpCheck;
+use crate::error::{one_line, toml_line, toml_problem};
 use crate::evidence::record::{Check, Verdict};
 
 /// A question and what is expected of its answer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Assert {
-    pub name: String,
-    pub database: String,
-    pub sql: String,
+struct Assert {
+    name: String,
+    database: String,
+    sql: String,
     #[serde(flatten)]
-    pub expected: Expected,
+    expected: Expected,
 }
 
 /// All that is given must hold.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-pub struct Expected {
+struct Expected {
     /// The first column of the first row, as text.
-    pub value: Option<String>,
+    value: Option<String>,
     /// It is a number, and not less.
-    pub min: Option<f64>,
+    min: Option<f64>,
     /// It is a number, and not more.
-    pub max: Option<f64>,
+    max: Option<f64>,
     /// So many rows.
-    pub rows: Option<u64>,
+    rows: Option<u64>,
+}
+
+/// All checks of a file.
+#[derive(Debug, Clone, Default)]
+pub struct Asserts {
+    sql: Vec<Assert>,
+    http: Vec<HttpCheck>,
+    tables: Vec<TableCheck>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default)]
-    assert: Vec<Assert>,
+    assert: Vec<Spanned<Assert>>,
+    #[serde(default)]
+    http: Vec<HttpCheck>,
+    #[serde(default)]
+    table: Vec<Spanned<TableCheck>>,
 }
 
-/// Asserts from the text of a file. Errors: why it cannot be understood, with the line.
-pub fn parse(text: &str) -> Result<Vec<Assert>, String> {
+/// Checks from the text of a file. Errors: why it cannot be understood, with the line.
+pub fn parse(text: &str) -> Result<Asserts, String> {
     let file: File = toml::from_str(text).map_err(|error| toml_problem(text, &error))?;
-    match file
-        .assert
-        .iter()
-        .find(|assert| assert.expected == Expected::default())
-    {
-        Some(assert) => Err(format!(
-            "assert \"{}\" expects nothing: add value, min, max or rows",
-            assert.name
-        )),
-        None => Ok(file.assert),
+    let line = |span: Range<usize>| toml_line(text, span.start);
+    for assert in &file.assert {
+        if assert.get_ref().expected == Expected::default() {
+            let (line, name) = (line(assert.span()), &assert.get_ref().name);
+            return Err(format!(
+                "{line}assert \"{name}\" expects nothing: add value, min, max or rows"
+            ));
+        }
+    }
+    for table in &file.table {
+        if let Some(why) = table.get_ref().wrong() {
+            let (line, name) = (line(table.span()), &table.get_ref().table);
+            return Err(format!("{line}table \"{name}\": {why}"));
+        }
+    }
+    Ok(Asserts {
+        sql: file.assert.into_iter().map(Spanned::into_inner).collect(),
+        http: file.http,
+        tables: file.table.into_iter().map(Spanned::into_inner).collect(),
+    })
+}
+
+impl Asserts {
+    /// Asks all of a restored server, and of one with a single database only those of this. URLs are asked apart.
+    pub async fn ask(
+        &self,
+        door: &Door,
+        compared: &Compared<'_>,
+        only: Option<&str>,
+    ) -> Vec<Check> {
+        let elsewhere = |name: &str, database: &str| {
+            let is_other = only.is_some_and(|only| database != only);
+            let seen = || format!("it is about database \"{database}\"");
+            is_other.then(|| check(name, Verdict::CouldNotRun, seen()))
+        };
+        let mut checks = Vec::new();
+        for assert in &self.sql {
+            checks.push(match elsewhere(&assert.name, &assert.database) {
+                Some(unasked) => unasked,
+                None => ask_one(door, assert).await,
+            });
+        }
+        for table in &self.tables {
+            match elsewhere(&table.name(), &table.database) {
+                Some(unasked) => checks.push(unasked),
+                None => checks.extend(table.ask(door, compared).await),
+            }
+        }
+        checks
+    }
+
+    /// Asks all URLs, side by side.
+    pub async fn ask_urls(&self) -> Vec<Check> {
+        join_all(self.http.iter().map(HttpCheck::ask)).await
     }
 }
 
@@ -103,21 +166,6 @@ impl Expected {
     }
 }
 
-/// Asks all of a restored server; of one with a single database only those of this.
-pub async fn ask(door: &Door, asserts: &[Assert], only: Option<&str>) -> Vec<Check> {
-    let mut checks = Vec::new();
-    for assert in asserts {
-        checks.push(match only {
-            Some(only) if assert.database != only => {
-                let seen = format!("it is about database \"{}\"", assert.database);
-                check(&assert.name, Verdict::CouldNotRun, seen)
-            }
-            _ => ask_one(door, assert).await,
-        });
-    }
-    checks
-}
-
 async fn ask_one(door: &Door, assert: &Assert) -> Check {
     let session = match door.open(&assert.database).await {
         Ok(session) => session,
@@ -151,17 +199,77 @@ mod tests {
     const FILE: &str = "[[assert]]\nname = \"orders\"\ndatabase = \"shop\"\nsql = \"select count(*) from orders\"\nmin = 10\nmax = 20\n";
 
     #[test]
-    fn a_file_is_read_and_an_assert_that_expects_nothing_is_refused() {
-        let asserts = parse(FILE).unwrap();
-        assert_eq!(asserts[0].expected.max, Some(20.0));
-        assert!(parse("").unwrap().is_empty());
-        let nothing = FILE.replace("min = 10\nmax = 20\n", "");
-        assert!(
-            parse(&nothing)
-                .unwrap_err()
-                .contains("\"orders\" expects nothing")
-        );
-        assert!(parse(&FILE.replace("sql", "slq")).is_err());
+    fn a_file_is_read_and_what_cannot_be_meant_is_refused_with_its_line() {
+        let more = "[[http]]\nname = \"api\"\nurl = \"https://127.0.0.1/health\"\n\
+                    [[table]]\ndatabase = \"shop\"\ntable = \"public.orders\"\nmin_rows = 1\nnewest = \"at\"\nnot_older_than = \"26h\"\n";
+        let asserts = parse(&format!("{FILE}{more}")).unwrap();
+        assert_eq!(asserts.sql[0].expected.max, Some(20.0));
+        assert_eq!((asserts.http.len(), asserts.tables.len()), (1, 1));
+        assert!(parse("").unwrap().sql.is_empty());
+        let table = "\n[[table]]\ndatabase = \"d\"\ntable = \"s.t\"\n";
+        for (text, told) in [
+            (
+                FILE.replace("min = 10\nmax = 20\n", ""),
+                "line 1: assert \"orders\" expects nothing",
+            ),
+            (FILE.replace("sql", "slq"), "line 1: "),
+            (FILE.replace("max", "mx"), "unknown field `mx`"),
+            (
+                format!("{more}headers = 1"),
+                "line 10: unknown field `headers`, expected one of `database`",
+            ),
+            (
+                more.replace("/health", "/health\"\nhdr = \"s3cret"),
+                "line 4: unknown field `hdr`",
+            ),
+            (
+                more.replace("https", "ftp"),
+                "line 3: the URL cannot be used: it begins with neither",
+            ),
+            (
+                more.replace("127.0.0.1", "u:s3cret@h"),
+                "line 3: the URL cannot be used: it has a user in it",
+            ),
+            (
+                format!("{}method = \"get it\"", &more[..more.find("[[t").unwrap()]),
+                "line 4: a method is a word such as \"GET\"",
+            ),
+            (
+                format!("{}status = 99", &more[..more.find("[[t").unwrap()]),
+                "line 4: a status is a number from 100 to 599",
+            ),
+            (
+                format!("{}timeout = \"soon\"", &more[..more.find("[[t").unwrap()]),
+                "line 4: \"soon\" is no span",
+            ),
+            (
+                more.replace("public.orders", "orders"),
+                "line 6: a table is named with its schema",
+            ),
+            (
+                table.into(),
+                "line 2: table \"s.t\": it expects nothing: add min_rows, newest or max_behind",
+            ),
+            (
+                format!("{table}newest = \"at\""),
+                "line 2: table \"s.t\": newest needs not_older_than",
+            ),
+            (
+                format!("{table}min_rows = 1\nnot_older_than = \"1h\""),
+                "line 2: table \"s.t\": not_older_than needs newest",
+            ),
+            (format!("{table}max_behind = -1"), "line 5: "),
+            (
+                "[[tables]]".into(),
+                "unknown field `tables`, expected one of `assert`, `http`, `table`",
+            ),
+        ] {
+            let said = parse(&text).unwrap_err();
+            assert!(
+                said.contains(told) && !said.contains("s3cret"),
+                "{said}, not {told}"
+            );
+        }
     }
 
     #[test]
@@ -172,7 +280,7 @@ mod tests {
                 .map(|text| Some(text.to_string()))
                 .collect::<Vec<_>>()
         };
-        let between = &parse(FILE).unwrap()[0].expected;
+        let between = &parse(FILE).unwrap().sql[0].expected;
         assert_eq!(between.judge(&rows(&["15"])), (true, "15".into()));
         assert_eq!(
             between.judge(&rows(&["9"])),

@@ -268,6 +268,19 @@ pub fn refused(name: &str, words: String) -> Check {
     check(name, verdict, words)
 }
 
+/// A question about rows that the server does not answer; one that is not over in time says nothing of them.
+pub fn unanswered(name: &str, error: &tokio_postgres::Error) -> Check {
+    match Answer::of_error(error) {
+        Answer::Damaged(words) => check(name, Verdict::Failed, words),
+        Answer::Missing(words) => check(name, Verdict::CouldNotRun, words),
+        Answer::Unfinished | Answer::Sound => check(
+            name,
+            Verdict::CouldNotRun,
+            "not over in the time there was".into(),
+        ),
+    }
+}
+
 /// A check as it is recorded.
 pub fn check(name: &str, verdict: Verdict, seen: String) -> Check {
     let name = name.to_string();

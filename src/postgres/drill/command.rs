@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::checks::check;
@@ -16,38 +17,55 @@ use crate::postgres::dump::programs::Running;
 const NAME: &str = "drill.command";
 /// So much of its last words is kept.
 const LAST_WORDS: usize = 500;
+/// How long the rest of them may take to come.
+const LAST_WAIT: Duration = Duration::from_secs(10);
 /// How often to look whether it is over.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Runs it against a database. Exit code 0 passes; a program that cannot be started could not run. What it started ends with it.
-pub async fn run(door: &Door, database: &str, line: &[String], limit: Duration) -> Option<Check> {
+/// Runs it against a database, then `then` beside all that it started, which ends after that. Exit code 0 passes; a program
+/// that cannot be started could not run.
+pub async fn run(
+    door: &Door,
+    database: &str,
+    line: &[String],
+    limit: Duration,
+    then: impl Future<Output = Vec<Check>>,
+) -> Vec<Check> {
     let [program, arguments @ ..] = line else {
-        return None;
+        return then.await;
     };
     let command = command(door, database, program, arguments);
-    let running = match Running::start(command) {
-        Ok(running) => running,
-        Err(error) => {
-            let seen = format!("cannot run \"{program}\": {error}");
-            return Some(check(NAME, Verdict::CouldNotRun, seen));
-        }
+    let (own, mut checks) = match Running::start(command) {
+        Ok(running) => to_its_end(running, limit, then).await,
+        Err(error) => (Ended::Lost(error), then.await),
     };
-    Some(match timeout(limit, to_its_end(running)).await {
-        Err(_) => check(
-            NAME,
-            Verdict::Failed,
-            format!("it was not over after {limit:?}"),
-        ),
-        Ok(Err(error)) => check(
-            NAME,
-            Verdict::CouldNotRun,
-            format!("cannot wait for \"{program}\": {error}"),
-        ),
-        Ok(Ok((status, last))) => match status.success() {
-            true => check(NAME, Verdict::Passed, last),
-            false => check(NAME, Verdict::Failed, format!("{status}: {last}")),
-        },
-    })
+    checks.insert(0, own.check(program, limit));
+    checks
+}
+
+/// What became of it.
+enum Ended {
+    Late,
+    Lost(std::io::Error),
+    With(ExitStatus, String),
+}
+
+impl Ended {
+    fn check(self, program: &str, limit: Duration) -> Check {
+        match self {
+            Self::Late => check(
+                NAME,
+                Verdict::Failed,
+                format!("it was not over after {limit:?}"),
+            ),
+            Self::Lost(error) => {
+                let seen = format!("cannot run \"{program}\": {error}");
+                check(NAME, Verdict::CouldNotRun, seen)
+            }
+            Self::With(status, last) if status.success() => check(NAME, Verdict::Passed, last),
+            Self::With(status, last) => check(NAME, Verdict::Failed, format!("{status}: {last}")),
+        }
+    }
 }
 
 fn command(door: &Door, database: &str, program: &str, arguments: &[String]) -> Command {
@@ -79,30 +97,50 @@ fn command(door: &Door, database: &str, program: &str, arguments: &[String]) -> 
     command
 }
 
-/// Waits for it, then ends what it left running, and so its pipes.
-async fn to_its_end(mut running: Running) -> std::io::Result<(ExitStatus, String)> {
+/// Waits for it, has `then` done, then ends what it left running, and so its pipes.
+async fn to_its_end(
+    mut running: Running,
+    limit: Duration,
+    then: impl Future<Output = Vec<Check>>,
+) -> (Ended, Vec<Check>) {
     let (out, err) = (running.child.stdout.take(), running.child.stderr.take());
+    let mut words = JoinSet::new();
+    words.spawn(async move { tokio::join!(last_words(out), last_words(err)) });
     let group = running
         .child
         .id()
         .and_then(|id| Pid::from_raw(id.cast_signed()));
-    let ended = async {
-        if let Some(group) = group {
-            // While its end is not taken note of, its number is nobody else's.
-            let how = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-            while waitid(WaitId::Pid(group), how)?.is_none() {
-                sleep(LOOK).await;
-            }
-            let _ = kill_process_group(group, Signal::KILL);
+    let ended = timeout(limit, async {
+        // While its end is not taken note of, its number is nobody else's.
+        let how = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        while let Some(group) = group
+            && waitid(WaitId::Pid(group), how)?.is_none()
+        {
+            sleep(LOOK).await;
         }
-        running.wait().await
+        std::io::Result::Ok(())
+    });
+    let ended = ended.await;
+    let checks = then.await;
+    if let Some(group) = group {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+    let status = running.wait().await;
+    // Whatever left its group may keep a pipe open.
+    let Ok(words) = timeout(LAST_WAIT, words.join_next()).await else {
+        return (Ended::Late, checks);
     };
-    let (status, out, err) = tokio::join!(ended, last_words(out), last_words(err));
+    let (out, err) = words.and_then(Result::ok).unwrap_or_default();
     let text = [out, err].concat();
     let text = String::from_utf8_lossy(&text);
     let words: Vec<char> = text.trim().chars().collect();
     let last = words[words.len().saturating_sub(LAST_WORDS)..].iter();
-    Ok((status?, last.collect()))
+    let ended = match (ended, status) {
+        (Err(_), _) => Ended::Late,
+        (Ok(Err(error)), _) | (_, Err(error)) => Ended::Lost(error),
+        (_, Ok(status)) => Ended::With(status, last.collect()),
+    };
+    (ended, checks)
 }
 
 /// The end of what a program says; all of it is read, little is kept.
@@ -139,7 +177,9 @@ mod tests {
         };
         let run = async |script: &str, limit| {
             let line = ["sh", "-c", script].map(String::from);
-            run(&door, "my shop", &line, limit).await.unwrap()
+            run(&door, "my shop", &line, limit, async { Vec::new() })
+                .await
+                .remove(0)
         };
         let minute = Duration::from_secs(60);
         let passed = run("echo $PGHOST $PGPORT $PGDATABASE $DATABASE_URL", minute).await;
@@ -159,13 +199,18 @@ mod tests {
         )
         .await;
         assert!(wordy.seen.len() <= LAST_WORDS && wordy.seen.ends_with("xthe end"));
-        let missing = super::run(&door, "shop", &["/no/such".into()], minute).await;
-        assert_eq!(missing.unwrap().verdict, Verdict::CouldNotRun);
-        assert_eq!(super::run(&door, "shop", &[], minute).await, None);
+        let then = || async { vec![check("then", Verdict::Passed, String::new())] };
+        let missing = super::run(&door, "shop", &["/no/such".into()], minute, then()).await;
+        assert_eq!(missing[0].verdict, Verdict::CouldNotRun);
+        assert_eq!(missing[1].name, "then");
+        assert_eq!(
+            super::run(&door, "shop", &[], minute, then()).await.len(),
+            1
+        );
     }
 
     #[tokio::test]
-    async fn what_it_started_ends_with_it() {
+    async fn what_it_started_lives_for_what_comes_then_and_ends_with_it() {
         let door = Door {
             socket: "/s".into(),
             port: 5433,
@@ -184,17 +229,22 @@ mod tests {
                 pids.display()
             );
             let line = ["sh", "-c", &script].map(String::from);
-            let ended = run(&door, "shop", &line, limit).await.unwrap();
-            assert_eq!(ended.verdict, verdict, "{ended:?}");
-            let pids = std::fs::read_to_string(pids).unwrap();
-            assert_eq!(pids.lines().count(), 2);
+            let runs = |pid: &str| {
+                let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+                stat.is_ok_and(|stat| !stat.contains(") Z "))
+            };
+            let living = || {
+                let pids = std::fs::read_to_string(&pids).unwrap();
+                pids.lines().filter(|pid| runs(pid)).count()
+            };
+            let then = async { vec![check("then", Verdict::Passed, living().to_string())] };
+            let ended = run(&door, "shop", &line, limit, then).await;
+            assert_eq!(ended[0].verdict, verdict, "{ended:?}");
+            assert_eq!(ended[1].seen, "2", "{ended:?}");
+            let pids = std::fs::read_to_string(&pids).unwrap();
             for pid in pids.lines() {
-                let runs = || {
-                    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
-                    stat.is_ok_and(|stat| !stat.contains(") Z "))
-                };
                 let gone = async {
-                    while runs() {
+                    while runs(pid) {
                         sleep(LOOK).await;
                     }
                 };

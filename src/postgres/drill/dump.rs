@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::anyhow;
 use chrono::Utc;
 
-use super::asserts::Assert;
+use super::asserts::Asserts;
 use super::filled::{Fill, details};
 use super::known::Known;
 use super::look::Look;
@@ -32,7 +32,7 @@ pub struct DumpDrill {
     pub database: String,
     /// Any dump of the database, chosen by this number; `None`: the newest.
     pub random: Option<u64>,
-    pub asserts: Vec<Assert>,
+    pub asserts: Asserts,
     /// Leave the server's folder there, stopped.
     pub keep: bool,
 }
@@ -145,6 +145,7 @@ impl Drill<'_> {
             data: &self.scratch.data(),
             recovered: &server.recovered,
             known: &Known::default(),
+            moment: self.asked.random.map(|_| manifest.snapshot.time),
             database: Some((&self.asked.database, &expected)),
         };
         look.at_all(Some(SUPERUSER.into()), report).await?;

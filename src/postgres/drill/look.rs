@@ -5,12 +5,15 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::anyhow;
+use chrono::{DateTime, Utc};
 
-use super::asserts::{self, Assert};
+use super::asserts::Asserts;
 use super::checks;
 use super::command;
+use super::critical_table::Compared;
 use super::database::Strangers;
 use super::known::Known;
+use super::production::Production;
 use super::report::DrillReport;
 use super::restored::door;
 use super::scratch::has_server;
@@ -24,10 +27,12 @@ use crate::postgres::restore::start::Recovered;
 /// A server, and what is asked of it.
 pub struct Look<'a> {
     pub settings: &'a Settings,
-    pub asserts: &'a [Assert],
+    pub asserts: &'a Asserts,
     pub data: &'a Path,
     pub recovered: &'a Recovered,
     pub known: &'a Known,
+    /// The moment that was restored; `None`: all there is.
+    pub moment: Option<DateTime<Utc>>,
     /// The only database that counts, and what its dump holds; `None`: all do.
     pub database: Option<(&'a str, &'a ManifestTables)>,
 }
@@ -69,11 +74,16 @@ impl Look<'_> {
         }
         let only = self.database.map(|(database, _)| database);
         report.checks.extend(checks::all(&door, only, until).await);
-        let answers = asserts::ask(&door, self.asserts, only).await;
+        let compared = Compared {
+            production: Production(self.settings),
+            moment: self.moment,
+        };
+        let answers = self.asserts.ask(&door, &compared, only).await;
         report.checks.extend(answers);
         let database = only.unwrap_or("postgres");
         let (line, limit) = (&drill.command, drill.command_timeout);
-        let own = command::run(&door, database, line, limit).await;
+        let urls = self.asserts.ask_urls();
+        let own = command::run(&door, database, line, limit, urls).await;
         report.checks.extend(own);
         Ok(())
     }

@@ -3,8 +3,8 @@
 //! [`run`] is the frame of all of them, [`physical`] restores base backups and WAL, [`dump`] dumps, [`round_trip`]
 //! known data by way of a dump. [`scratch`] makes and removes the folder,
 //! also what a killed drill left, [`server`] has the restored server's settings, [`restored`] restores and starts it, also for
-//! others, [`look`] and [`checks`] look at what it holds. [`canary`] judges rows that Walden wrote on the source (pure),
-//! [`canary_write`] writes them there.
+//! others, [`look`] and [`checks`] look at what it holds, and [`asserts`] has one's own checks: SQL, [`http`], [`critical_table`].
+//! [`canary`] judges rows that Walden wrote on the source (pure), [`canary_write`] writes them there.
 //! [`verdict`] decides (pure); [`again`] asks the repository once more before it is blamed.
 
 mod again;
@@ -15,26 +15,30 @@ mod canary_write;
 mod checks;
 mod collations;
 mod command;
+mod critical_table;
 pub mod database;
 mod dump;
 pub mod dumped;
 mod filled;
+mod http;
 mod known;
 mod look;
 pub mod made;
 mod pages;
 mod physical;
+mod production;
 mod report;
 pub mod restored;
 pub mod round_trip;
 mod run;
 pub mod scratch;
 mod server;
+mod table_name;
 mod tables;
 pub mod target;
 pub mod verdict;
 
-pub use asserts::{Assert, Expected, parse as parse_asserts};
+pub use asserts::{Asserts, parse as parse_asserts};
 pub use canary_write::{WrittenCanary, write as write_canary};
 pub use dump::{DumpDrill, run as run_dump};
 pub use physical::{DrillOptions, run};

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 
-use super::asserts::Assert;
+use super::asserts::Asserts;
 use super::canary::Expected;
 use super::checks::check;
 use super::known::{self, Known};
@@ -36,9 +36,9 @@ use crate::postgres::types::TimelineId;
 #[derive(Debug)]
 pub struct DrillOptions {
     pub target: DrillTarget,
-    pub asserts: Vec<Assert>,
     /// How old the newest canary may be at a moment, as they are scheduled.
     pub canary_pause: fn(&Settings, DateTime<Utc>) -> Option<TimeDelta>,
+    pub asserts: Asserts,
     /// Leave the restored cluster there, stopped.
     pub keep: bool,
 }
@@ -93,7 +93,7 @@ pub async fn drill(
     let (plan, protected) = plan(settings, planner, options.target, report).await?;
     report.phase("plan", begun.elapsed().as_secs_f64());
     tell(report, &plan);
-    let cluster = planner.cluster();
+    let (cluster, moment) = (planner.cluster(), plan.moment());
     let known = known(settings, &cluster, options, &plan, report).await?;
     let (backup, timeline) = (plan.backup.id.clone(), plan.timeline);
     let stopped_at = plan.backup.stopped_at;
@@ -118,6 +118,7 @@ pub async fn drill(
         data: &scratch.data(),
         recovered: &recovered,
         known: &known,
+        moment,
         database: None,
     };
     look.at_all(user.ok(), report).await?;

@@ -1,9 +1,12 @@
 //! A session of tokio-postgres where a [`ConnInfo`] leads: which server, whether by TLS and with which password is decided
 //! by [`Connection`] alone.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, anyhow};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_postgres::config::{ChannelBinding, SslMode};
 use tokio_postgres::{Client, Config, NoTls};
 
@@ -19,7 +22,23 @@ pub struct SqlClient {
     pub server: String,
     /// `server_version_num`, such as 150018.
     pub version: u32,
-    _running: JoinSet<()>,
+    running: JoinSet<()>,
+}
+
+/// How long a farewell may take.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+impl SqlClient {
+    /// Ends it in good order: the server has nothing to tell of it in its log.
+    pub async fn close(self) {
+        let Self {
+            client,
+            mut running,
+            ..
+        } = self;
+        drop(client);
+        let _ = timeout(FAREWELL, running.join_next()).await;
+    }
 }
 
 /// What tokio-postgres reads from and writes to.
@@ -70,6 +89,6 @@ pub async fn sql_client(info: &ConnInfo, options: &str) -> Result<SqlClient> {
         client,
         server,
         version,
-        _running: running,
+        running,
     })
 }

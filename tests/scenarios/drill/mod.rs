@@ -6,6 +6,7 @@ mod dumps;
 mod faults;
 mod host;
 mod many;
+mod own;
 mod round_trip;
 
 use std::fs;

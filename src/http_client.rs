@@ -1,11 +1,14 @@
-//! One HTTP request on a connection of its own: what a webhook needs.
+//! One HTTP request on a connection of its own: what a webhook or a check needs.
 
+use std::future::poll_fn;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail, ensure};
-use hyper::header::{HOST, USER_AGENT};
-use hyper::{Request, Uri};
+use hyper::body::Body;
+use hyper::header::{AUTHORIZATION, HOST, HeaderValue, USER_AGENT};
+use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -15,15 +18,25 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
-use super::refused::Refused;
+use crate::config::read_private;
 use crate::error::{Hint, with_hint};
 
-/// Sends a request; the answer must say that it was taken. Errors name the host alone: the rest of a URL may be a secret.
-pub async fn send(
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    pub host: String,
+    pub status: StatusCode,
+    /// Its beginning.
+    pub body: Vec<u8>,
+}
+
+/// Asks; of the body no more than so many bytes are read. Errors name the host alone: the rest of a URL may be a secret.
+pub async fn ask(
     mut request: Request<String>,
     url: &str,
     ca_file: Option<&Path>,
-) -> anyhow::Result<()> {
+    most: usize,
+) -> anyhow::Result<Answer> {
     let target = Target::of(url)?;
     let headers = request.headers_mut();
     headers.insert(HOST, target.authority.parse().context("the URL's host")?);
@@ -37,35 +50,68 @@ pub async fn send(
     let stream = TcpStream::connect((&**host, target.port))
         .await
         .with_context(what)?;
-    let status = match target.is_secret {
-        false => exchange(stream, request).await,
+    let answer = match target.is_secret {
+        false => exchange(stream, request, most).await,
         true => {
-            let connector = TlsConnector::from(Arc::new(tls(ca_file)?));
+            let connector = TlsConnector::from(Arc::new(trusted(ca_file)?));
             let name = ServerName::try_from(host.clone()).context("the URL's host")?;
             let stream = connector.connect(name, stream).await.with_context(what)?;
-            exchange(stream, request).await
+            exchange(stream, request, most).await
         }
     };
-    let status = status.with_context(what)?;
-    let answer = format!("\"{host}\" answered {status}");
-    match status.as_u16() {
-        200..=299 => Ok(()),
-        // Too many at a time: the others would be as well.
-        400..=428 | 430..=499 => Err(Refused(answer).into()),
-        _ => Err(anyhow!(answer)),
-    }
+    let (status, body) = answer.with_context(what)?;
+    let host = target.host;
+    Ok(Answer { host, status, body })
 }
 
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: Request<String>,
-) -> anyhow::Result<hyper::StatusCode> {
+    most: usize,
+) -> anyhow::Result<(StatusCode, Vec<u8>)> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     // Ends with the set, whatever happens.
     let mut drives = JoinSet::new();
     drives.spawn(connection);
-    Ok(sender.send_request(request).await?.status())
+    let (head, mut body) = sender.send_request(request).await?.into_parts();
+    let mut read = Vec::new();
+    while read.len() < most {
+        let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await else {
+            break;
+        };
+        if let Ok(data) = frame?.into_data() {
+            read.extend_from_slice(&data);
+        }
+    }
+    read.truncate(most);
+    Ok((head.status, read))
+}
+
+/// The request with a token, which a file of this user alone holds.
+pub fn with_bearer(
+    mut request: Request<String>,
+    file: Option<&Path>,
+) -> anyhow::Result<Request<String>> {
+    if let Some(file) = file {
+        let token = secret(file, "bearer_file")?;
+        let value = HeaderValue::from_str(&format!("Bearer {token}"));
+        let mut value = value.context("the token in bearer_file cannot be sent")?;
+        value.set_sensitive(true);
+        request.headers_mut().insert(AUTHORIZATION, value);
+    }
+    Ok(request)
+}
+
+/// The only line of a file.
+pub fn secret(file: &Path, setting: &str) -> anyhow::Result<String> {
+    let text = read_private(file, setting, "put it alone into a file of mode 0600")?;
+    Ok(text.trim().to_string())
+}
+
+/// Whether a URL can be asked. Errors: why not, without the URL.
+pub fn check_url(url: &str) -> anyhow::Result<()> {
+    Target::of(url).map(|_| ())
 }
 
 /// A URL in its parts.
@@ -114,7 +160,7 @@ impl Target {
 }
 
 /// The system's authorities, and those of a file.
-fn tls(ca_file: Option<&Path>) -> anyhow::Result<ClientConfig> {
+pub fn trusted(ca_file: Option<&Path>) -> anyhow::Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(file) = ca_file {
