@@ -6,6 +6,7 @@
 mod alert;
 mod backup;
 mod check;
+mod checks;
 mod config;
 mod context;
 #[cfg(test)]

@@ -2,10 +2,11 @@
 
 mod canary;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use chrono::Utc;
 use clap::Subcommand;
 
+use super::checks::{asserts, lines, open};
 use super::evidence::keep;
 use super::exit::{print_error, wrong_usage};
 use super::jobs::kinds::last_but_one;
@@ -14,15 +15,13 @@ use super::restore::refuse_root;
 use super::restore::render::refusal;
 use super::restore::target::moment;
 use super::{Context, Exit, Format, bytes, planning, print_json, print_text};
-use crate::error::{Hint, find, with_hint};
+use crate::error::{find, with_hint};
 use crate::evidence::record::Verdict;
-use crate::plain::counted;
 use crate::postgres::catalog::Unreachable;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::drill::target::DrillTarget;
 use crate::postgres::drill::{
-    Asserts, DrillOptions, DrillReport, DumpDrill, parse_asserts, round_trip, run as drill,
-    run_dump,
+    DrillOptions, DrillReport, DumpDrill, round_trip, run as drill, run_dump,
 };
 use crate::postgres::dump::command::DumpRequest;
 use crate::postgres::replication::ConnInfo;
@@ -171,43 +170,14 @@ pub fn refusal_of(context: &Context, refused: &anyhow::Error) -> anyhow::Result<
     }
 }
 
-fn asserts(context: &Context) -> anyhow::Result<Asserts> {
-    let Some(file) = &context.settings.drill.asserts else {
-        return Ok(Asserts::default());
-    };
-    let text = std::fs::read_to_string(file)
-        .with_context(|| format!("cannot read \"{}\"", file.display()))
-        .hint(
-            "name a file with [[assert]], [[http]] and [[table]] in `drill.asserts`, or nothing",
-        )?;
-    parse_asserts(&text).map_err(|why| {
-        let error = anyhow!(
-            "the checks in \"{}\" cannot be understood: {why}",
-            file.display()
-        );
-        with_hint(error, "docs/operations/drill.md shows the form")
-    })
-}
-
 /// A drill for people.
 pub fn in_words(report: &DrillReport) -> String {
-    let open = report.checks.iter();
-    let open = open.filter(|check| check.verdict == Verdict::CouldNotRun);
-    let open = match open.count() as u64 {
-        0 => String::new(),
-        count => format!(" ({} could not run)", counted(count, "check")),
-    };
+    let open = open(&report.checks);
     let mut text = format!("drill {}{open}: {}\n", report.verdict, report.target);
     for line in report.reason.lines() {
         text += &format!("REASON: {line}\n");
     }
-    for check in &report.checks {
-        let seen = match check.seen.as_str() {
-            "" => String::new(),
-            seen => format!(": {seen}"),
-        };
-        text += &format!("  {:<13} {}{seen}\n", check.verdict.to_string(), check.name);
-    }
+    text += &lines(&report.checks);
     for phase in &report.phases {
         text += &format!("  {:>9.1} s  {}\n", phase.seconds, phase.name);
     }

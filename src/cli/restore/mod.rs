@@ -2,8 +2,9 @@
 //!
 //! `postgres::planning` plans, and `postgres::restore` carries the plan out. Here are arguments, the order of the steps
 //! as people see them, and the words. Exit code 4 means refused before anything was written, 3 that the server missed
-//! its target.
+//! its target or that a check failed.
 
+mod checked;
 mod progress;
 pub mod render;
 pub mod target;
@@ -18,6 +19,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 use target::{MEANINGS, TargetArgs};
 
+use super::checks::asserts;
 use super::evidence::{Told, recorded};
 use super::planning;
 use super::progress::{ProgressStep, show};
@@ -27,6 +29,7 @@ use crate::error::Hint;
 use crate::evidence::record::Act;
 use crate::plain::counted;
 use crate::postgres::command_line::shell_word;
+use crate::postgres::drill::{Asserts, Checked};
 use crate::postgres::restore::Restored;
 use crate::postgres::restore::files::RestoreProgress;
 use crate::postgres::restore::job::{Order, RestoreJob, StartOptions};
@@ -72,6 +75,9 @@ pub struct Args {
     /// Start the server, wait until it is at the target and tell what was recovered.
     #[arg(long, conflicts_with = "dry_run")]
     start: bool,
+    /// Look at the started server as a drill does, and write nothing to it: section drill of the settings says at what.
+    #[arg(long, requires = "start")]
+    check: bool,
     /// The port to start on; else the configured one, or any free one when that is taken.
     #[arg(long, requires = "start", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
@@ -100,6 +106,8 @@ struct RestoreOutput<'a> {
     restored: Restored,
     #[serde(skip_serializing_if = "Option::is_none")]
     recovered: Option<Recovered>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checked: Option<Checked>,
 }
 
 impl Args {
@@ -120,12 +128,17 @@ impl Args {
     }
 }
 
-/// Runs the verb. Exit code 4 when the target cannot be reached exactly, 3 when the started server is not at it.
+/// Runs the verb. Exit code 4 when the target cannot be reached exactly, 3 when the started server is not at it or a check failed.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     let asked = args.target.asked()?;
     if !args.dry_run {
         refuse_root()?;
     }
+    let asserts = args.check.then(|| {
+        checked::refuse_shutdown(args.target_action)?;
+        asserts(context)
+    });
+    let asserts = asserts.transpose()?;
     let planner = planning::open(context, asked.needs_index()).await?;
     let cluster = planner.cluster();
     let work = async |told: &mut Told| {
@@ -146,7 +159,7 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
         let job = RestoreJob::new(&context.settings, planner.cluster(), plan, args.order())?;
         match args.dry_run {
             true => rehearse(context.format, job, args.thaw).await,
-            false => carry_out(context.format, &job, &args, told).await,
+            false => carry_out((context, &args, asserts.as_ref()), &job, told).await,
         }
     };
     match args.dry_run {
@@ -205,12 +218,15 @@ pub fn thaw_step(progress: &ThawProgress, total: u64) -> ProgressStep {
     }
 }
 
+/// What is asked for, and one's own checks where the server is looked at.
+type Asked<'a> = (&'a Context, &'a Args, Option<&'a Asserts>);
+
 async fn carry_out(
-    format: Format,
+    asked: Asked<'_>,
     job: &RestoreJob<'_>,
-    args: &Args,
     told: &mut Told,
 ) -> anyhow::Result<Exit> {
+    let (context, args, _) = asked;
     let data_directory = job.data_directory()?;
     let target = RecoveryTarget::from(&job.plan);
     let (backup, folder) = (&job.plan.backup.id, data_directory.display());
@@ -222,22 +238,21 @@ async fn carry_out(
     job.put_aside().await?;
     let kept = &job.aside.folders;
     if kept.is_empty() {
-        return replace(format, job, args, target, told).await;
+        return replace(asked, job, target, told).await;
     }
     told.details["kept"] = serde_json::to_value(kept)?;
-    if format == Format::Table {
+    if context.format == Format::Table {
         print_text(&render::kept(&job.aside))?;
     }
     // Whatever happens from here on, it is there.
-    let done = replace(format, job, args, target, told).await;
+    let done = replace(asked, job, target, told).await;
     done.hint(job.aside.way_back())
 }
 
 /// Restores into folders that are free now.
 async fn replace(
-    format: Format,
+    (context, args, asserts): Asked<'_>,
     job: &RestoreJob<'_>,
-    args: &Args,
     target: RecoveryTarget,
     told: &mut Told,
 ) -> anyhow::Result<Exit> {
@@ -245,22 +260,30 @@ async fn replace(
     let restored = files(job).await?;
     told.phase("files", restored.seconds_for_files);
     told.phase("durable", restored.seconds_for_fsync);
-    if format == Format::Table {
-        print_text(&render::restored(&job.plan, data_directory, &restored))?;
-    }
+    let say = |text: String| match context.format {
+        Format::Table => print_text(&text),
+        Format::Json => Ok(()),
+    };
+    say(render::restored(&job.plan, data_directory, &restored))?;
     job.check_archiving(&restored)?;
-    let replay = progress::Replay::new();
-    let began = Instant::now();
-    let recovered = job.start(&restored, &|log| replay.show(log)).await;
-    replay.end();
-    if matches!(recovered, Ok(Some(_))) {
-        told.phase("start and replay", began.elapsed().as_secs_f64());
-    }
-    let recovered = recovered?;
-    let is_doubtful = recovered
-        .as_ref()
-        .is_some_and(|recovered| !recovered.doubts.is_empty());
-    if format == Format::Json {
+    let recovered = start(job, &restored, told).await?;
+    say(match &recovered {
+        Some(recovered) => render::recovered(recovered, data_directory),
+        None => {
+            let only = recovery::only_for_recovery(&restored.settings);
+            render::how_to_start(data_directory, args.target_action, &only)
+        }
+    })?;
+    let checked = match (&recovered, asserts) {
+        (Some(recovered), Some(asserts)) => {
+            let checked = checked::look(context, asserts, job, recovered, told).await?;
+            say(checked::in_words(&checked))?;
+            Some(checked)
+        }
+        _ => None,
+    };
+    let exit = checked::exit(recovered.as_ref(), checked.as_ref());
+    if context.format == Format::Json {
         let archiving = restored.archiving.on;
         print_json(&RestoreOutput {
             target,
@@ -269,21 +292,26 @@ async fn replace(
             kept: &job.aside.folders,
             restored,
             recovered,
-        })?;
-    } else {
-        print_text(&match recovered {
-            Some(recovered) => render::recovered(&recovered, data_directory),
-            None => {
-                let only = recovery::only_for_recovery(&restored.settings);
-                render::how_to_start(data_directory, args.target_action, &only)
-            }
+            checked,
         })?;
     }
-    Ok(if is_doubtful {
-        Exit::Unsound
-    } else {
-        Exit::Success
-    })
+    Ok(exit)
+}
+
+/// Starts the server, if that is asked for, and waits until it is at its target.
+async fn start(
+    job: &RestoreJob<'_>,
+    restored: &Restored,
+    told: &mut Told,
+) -> anyhow::Result<Option<Recovered>> {
+    let replay = progress::Replay::new();
+    let began = Instant::now();
+    let recovered = job.start(restored, &|log| replay.show(log)).await;
+    replay.end();
+    if matches!(recovered, Ok(Some(_))) {
+        told.phase("start and replay", began.elapsed().as_secs_f64());
+    }
+    recovered
 }
 
 /// PostgreSQL does not run as root, and cannot use what root made.

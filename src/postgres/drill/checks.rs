@@ -7,10 +7,11 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use super::collations::Collations;
-use super::database::{Door, Session, words};
+use super::database::{Access, Door, Session, is_stranger, words};
 use super::verdict::is_missing;
 use crate::error::one_line;
 use crate::evidence::record::{Check, Verdict};
+use crate::postgres::restore::start::Recovered;
 
 /// The indexes that amcheck can check, the largest last: the more are checked in the time there is.
 const INDEXES: &str = "select c.oid, c.oid::regclass::text, i.indcollation::oid[] from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid
@@ -34,7 +35,7 @@ const KEYS: &str = "select k.conname, k.conrelid::regclass::text,
         and not coalesce((to_jsonb(k) ->> 'conperiod')::boolean, false) order by c.relpages, k.oid";
 
 /// All checks of all databases, or of one. Whatever one meets, the others go on.
-pub async fn all(door: &Door, only: Option<&str>, until: Instant) -> Vec<Check> {
+pub async fn all(door: &Door, access: Access, only: Option<&str>, until: Instant) -> Vec<Check> {
     let databases = match (only, databases(door).await) {
         (Some(only), _) => vec![only.to_string()],
         (None, Ok(databases)) => databases,
@@ -43,11 +44,15 @@ pub async fn all(door: &Door, only: Option<&str>, until: Instant) -> Vec<Check> 
     let mut checks = Vec::new();
     for database in databases {
         match door.open(&database).await {
-            Err(error) => checks.push(refused(
-                &format!("database \"{database}\""),
-                one_line(&error),
-            )),
-            Ok(session) => checks.extend(of_database(&database, &session, until).await),
+            Err(error) => {
+                let (name, seen) = (format!("database \"{database}\""), one_line(&error));
+                checks.push(match is_stranger(&error) {
+                    // Whom pg_hba.conf of a server in use lets in is not judged here.
+                    true => check(&name, Verdict::CouldNotRun, seen),
+                    false => refused(&name, seen),
+                });
+            }
+            Ok(session) => checks.extend(of_database(&database, &session, access, until).await),
         }
     }
     checks
@@ -64,14 +69,19 @@ async fn databases(door: &Door) -> anyhow::Result<Vec<String>> {
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-async fn of_database(database: &str, session: &Session, until: Instant) -> Vec<Check> {
+async fn of_database(
+    database: &str,
+    session: &Session,
+    access: Access,
+    until: Instant,
+) -> Vec<Check> {
     let client = &session.client;
     let name = |what: &str| format!("{what} of \"{database}\"");
     let could_not = |what, seen: String| check(&name(what), Verdict::CouldNotRun, seen);
     let mut checks = Vec::new();
-    match amcheck(client).await {
-        Err(error) => {
-            let seen = format!("no amcheck: {}", words(&error));
+    match amcheck(client, access).await {
+        Err(why) => {
+            let seen = format!("no amcheck: {why}");
             checks.extend(["indexes", "tables"].map(|what| could_not(what, seen.clone())));
         }
         Ok((schema, has_heap)) => {
@@ -103,14 +113,18 @@ async fn of_database(database: &str, session: &Session, until: Instant) -> Vec<C
     checks
 }
 
-/// Makes the extension; the schema that it is in, wherever somebody put it, and whether it knows tables, too.
-async fn amcheck(client: &Client) -> Result<(String, bool), tokio_postgres::Error> {
-    client
-        .batch_execute("create extension if not exists amcheck")
-        .await?;
+/// Makes the extension, where it may; the schema that it is in, wherever somebody put it, and whether it knows tables, too.
+/// Errors: why there is none.
+async fn amcheck(client: &Client, access: Access) -> Result<(String, bool), String> {
+    if access == Access::Private {
+        let made = client.batch_execute("create extension if not exists amcheck");
+        made.await.map_err(|error| words(&error))?;
+    }
     let sql = "select quote_ident(n.nspname), exists (select 1 from pg_catalog.pg_proc where proname = 'verify_heapam')
         from pg_catalog.pg_extension e join pg_catalog.pg_namespace n on n.oid = e.extnamespace where e.extname = 'amcheck'";
-    let row = client.query_one(sql, &[]).await?;
+    let row = client.query_opt(sql, &[]).await;
+    let row = row.map_err(|error| words(&error))?;
+    let row = row.ok_or("it is not in this database, to which nothing is written")?;
     Ok((row.get(0), row.get(1)))
 }
 
@@ -257,6 +271,15 @@ async fn foreign_keys(client: &Client, name: &str, until: Instant) -> Check {
         }
     }
     tally.end()
+}
+
+/// Whether replay ended where the plan said.
+pub fn stopped_as_planned(recovered: &Recovered) -> Check {
+    let name = "stopped as planned";
+    match (recovered.doubts.is_empty(), &recovered.stopped) {
+        (true, stopped) => check(name, Verdict::Passed, stopped.clone().unwrap_or_default()),
+        (false, _) => check(name, Verdict::Failed, recovered.doubts.join("; ")),
+    }
 }
 
 /// A check that the server refuses to answer.

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::checks::check;
-use super::database::Door;
+use super::database::{Access, Door};
 use crate::evidence::record::{Check, Verdict};
 use crate::postgres::dump::programs::Running;
 
@@ -22,25 +22,38 @@ const LAST_WAIT: Duration = Duration::from_secs(10);
 /// How often to look whether it is over.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Runs it against a database, then `then` beside all that it started, which ends after that. Exit code 0 passes; a program
-/// that cannot be started could not run.
-pub async fn run(
-    door: &Door,
-    database: &str,
-    line: &[String],
-    limit: Duration,
-    then: impl Future<Output = Vec<Check>>,
-) -> Vec<Check> {
-    let [program, arguments @ ..] = line else {
-        return then.await;
-    };
-    let command = command(door, database, program, arguments);
-    let (own, mut checks) = match Running::start(command) {
-        Ok(running) => to_its_end(running, limit, then).await,
-        Err(error) => (Ended::Lost(error), then.await),
-    };
-    checks.insert(0, own.check(program, limit));
-    checks
+/// What is run, and how long it may take.
+pub struct Program<'a> {
+    /// Its name and its arguments; none where there is no program.
+    pub line: &'a [String],
+    pub limit: Duration,
+    /// What its sessions may do, unless it says otherwise.
+    pub access: Access,
+}
+
+impl Program<'_> {
+    /// Runs it against a database, then `then` beside all that it started, which ends after that. Exit code 0 passes; a
+    /// program that cannot be started could not run.
+    pub async fn run(
+        &self,
+        door: &Door,
+        database: &str,
+        then: impl Future<Output = Vec<Check>>,
+    ) -> Vec<Check> {
+        let [name, arguments @ ..] = self.line else {
+            return then.await;
+        };
+        let mut command = command(door, database, name, arguments);
+        if self.access == Access::ReadOnly {
+            command.env("PGOPTIONS", self.access.read_only());
+        }
+        let (own, mut checks) = match Running::start(command) {
+            Ok(running) => to_its_end(running, self.limit, then).await,
+            Err(error) => (Ended::Lost(error), then.await),
+        };
+        checks.insert(0, own.check(name, self.limit));
+        checks
+    }
 }
 
 /// What became of it.
@@ -166,6 +179,21 @@ fn encoded(text: &str) -> String {
 mod tests {
     use super::*;
 
+    async fn run(
+        door: &Door,
+        line: &[String],
+        limit: Duration,
+        then: impl Future<Output = Vec<Check>>,
+    ) -> Vec<Check> {
+        let access = Access::ReadOnly;
+        let program = Program {
+            line,
+            limit,
+            access,
+        };
+        program.run(door, "my shop", then).await
+    }
+
     #[tokio::test]
     async fn its_exit_code_decides_and_its_words_are_kept() {
         let door = Door {
@@ -175,38 +203,39 @@ mod tests {
             database: String::new(),
             options: String::new(),
         };
-        let run = async |script: &str, limit| {
+        let script = async |script: &str, limit| {
             let line = ["sh", "-c", script].map(String::from);
-            run(&door, "my shop", &line, limit, async { Vec::new() })
+            run(&door, &line, limit, async { Vec::new() })
                 .await
                 .remove(0)
         };
         let minute = Duration::from_secs(60);
-        let passed = run("echo $PGHOST $PGPORT $PGDATABASE $DATABASE_URL", minute).await;
+        let passed = script(
+            "echo $PGHOST $PGPORT $PGDATABASE $DATABASE_URL $PGOPTIONS",
+            minute,
+        )
+        .await;
         assert_eq!(passed.verdict, Verdict::Passed);
         assert_eq!(
             passed.seen,
-            "/a b 5433 my shop postgresql:///my%20shop?host=%2Fa%20b&port=5433&user=o%26p"
+            "/a b 5433 my shop postgresql:///my%20shop?host=%2Fa%20b&port=5433&user=o%26p -c default_transaction_read_only=on"
         );
-        let failed = run("echo no orders >&2; exit 3", minute).await;
+        let failed = script("echo no orders >&2; exit 3", minute).await;
         assert!(
             failed.verdict == Verdict::Failed && failed.seen.ends_with("no orders"),
             "{failed:?}"
         );
-        let wordy = run(
+        let wordy = script(
             "head -c 1000000 /dev/zero | tr '\\0' x; echo the end",
             minute,
         )
         .await;
         assert!(wordy.seen.len() <= LAST_WORDS && wordy.seen.ends_with("xthe end"));
         let then = || async { vec![check("then", Verdict::Passed, String::new())] };
-        let missing = super::run(&door, "shop", &["/no/such".into()], minute, then()).await;
+        let missing = run(&door, &["/no/such".into()], minute, then()).await;
         assert_eq!(missing[0].verdict, Verdict::CouldNotRun);
         assert_eq!(missing[1].name, "then");
-        assert_eq!(
-            super::run(&door, "shop", &[], minute, then()).await.len(),
-            1
-        );
+        assert_eq!(run(&door, &[], minute, then()).await.len(), 1);
     }
 
     #[tokio::test]
@@ -237,8 +266,8 @@ mod tests {
                 let pids = std::fs::read_to_string(&pids).unwrap();
                 pids.lines().filter(|pid| runs(pid)).count()
             };
-            let then = async { vec![check("then", Verdict::Passed, living().to_string())] };
-            let ended = run(&door, "shop", &line, limit, then).await;
+            let beside = async { vec![check("then", Verdict::Passed, living().to_string())] };
+            let ended = run(&door, &line, limit, beside).await;
             assert_eq!(ended[0].verdict, verdict, "{ended:?}");
             assert_eq!(ended[1].seen, "2", "{ended:?}");
             let pids = std::fs::read_to_string(&pids).unwrap();

@@ -22,18 +22,32 @@ pub struct Door {
     pub options: String,
 }
 
-/// What the source set for its sessions must not end or change what is looked at; and none of its triggers runs. `limit`: for
-/// one question.
-fn options(limit: Duration) -> String {
-    let limit = limit.as_millis().max(1);
-    let settings = [
-        "session_replication_role=replica".into(),
-        "default_transaction_read_only=off".into(),
-        format!("statement_timeout={limit}"),
-        format!("lock_timeout={limit}"),
-    ];
-    let options = settings.map(|setting: String| format!("-c {setting}"));
-    options.join(" ")
+/// What sessions may do in a restored server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// All they need: the server goes away.
+    Private,
+    /// The server goes into use, and nothing is written to it.
+    ReadOnly,
+}
+
+impl Access {
+    /// As `-c NAME=VALUE`.
+    pub fn read_only(self) -> &'static str {
+        match self {
+            Self::Private => "-c default_transaction_read_only=off",
+            Self::ReadOnly => "-c default_transaction_read_only=on",
+        }
+    }
+
+    /// What the source set for its sessions must not end or change what is looked at; and none of its triggers runs. `limit`:
+    /// for one question.
+    fn options(self, limit: Duration) -> String {
+        let (limit, read_only) = (limit.as_millis().max(1), self.read_only());
+        format!(
+            "-c session_replication_role=replica {read_only} -c statement_timeout={limit} -c lock_timeout={limit}"
+        )
+    }
 }
 
 /// One session; it ends with this.
@@ -69,10 +83,19 @@ impl Door {
         })
     }
 
-    /// The same door as a superuser. Its pg_hba.conf lets everybody in who reaches the socket. `limit`: how long one question
-    /// may take. Errors: also [`Strangers`].
-    pub async fn of_superuser(mut self, users: &[String], limit: Duration) -> anyhow::Result<Self> {
-        let mut refused = None;
+    /// The same door as a superuser. `limit`: how long one question may take. Errors: also [`Strangers`].
+    pub async fn of_superuser(
+        mut self,
+        users: &[String],
+        access: Access,
+        limit: Duration,
+    ) -> anyhow::Result<Self> {
+        let (mut refused, options) = (None, access.options(limit));
+        let is_private = access == Access::Private;
+        // What only a superuser may set is set from the first session on where something could be written at a login.
+        if !is_private {
+            self.options.clone_from(&options);
+        }
         for (user, database) in users
             .iter()
             .flat_map(|user| DATABASES.map(|database| (user, database)))
@@ -80,22 +103,26 @@ impl Door {
             (self.user, self.database) = (user.clone(), database.into());
             match self.open(database).await {
                 Ok(session) => {
-                    self.user = superuser(&session).await?;
-                    self.options = options(limit);
+                    // Its pg_hba.conf lets everybody in who reaches the socket.
+                    if is_private {
+                        self.user = superuser(&session).await?;
+                    }
+                    self.options = options;
                     return Ok(self);
                 }
                 Err(error) if is_stranger(&error) => {}
+                Err(error) if !is_private && is_no_superuser(&error) => {}
                 Err(error) => refused = refused.or(Some(error)),
             }
         }
         Err(refused.unwrap_or_else(|| {
-            let hint = "name one of its roles in `postgresql.dsn`, as user=…";
+            let hint = "name one of its superusers in `postgresql.dsn`, as user=…";
             with_hint(Strangers(users.join(", ")).into(), hint)
         }))
     }
 }
 
-/// The cluster knows none of these roles, or they may not log in.
+/// The cluster knows none of these roles, or they may not log in, or not do what is needed.
 #[derive(Debug, thiserror::Error)]
 #[error("the restored cluster lets none of these roles in: {0}")]
 pub struct Strangers(String);
@@ -104,9 +131,17 @@ pub struct Strangers(String);
 const DATABASES: [&str; 2] = ["template1", "postgres"];
 
 /// Whether the role does not exist, or may not log in.
-fn is_stranger(error: &anyhow::Error) -> bool {
-    let told = error.downcast_ref::<tokio_postgres::Error>();
-    told.and_then(|told| told.code()) == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
+pub fn is_stranger(error: &anyhow::Error) -> bool {
+    code(error) == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
+}
+
+/// Whether the role may not set what the session needs.
+fn is_no_superuser(error: &anyhow::Error) -> bool {
+    code(error) == Some(&SqlState::INSUFFICIENT_PRIVILEGE)
+}
+
+fn code(error: &anyhow::Error) -> Option<&SqlState> {
+    error.downcast_ref::<tokio_postgres::Error>()?.code()
 }
 
 async fn superuser(session: &Session) -> anyhow::Result<String> {

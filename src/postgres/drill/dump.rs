@@ -6,6 +6,7 @@ use anyhow::anyhow;
 use chrono::Utc;
 
 use super::asserts::Asserts;
+use super::database::Access;
 use super::filled::{Fill, details};
 use super::known::Known;
 use super::look::Look;
@@ -145,6 +146,7 @@ impl Drill<'_> {
             data: &self.scratch.data(),
             recovered: &server.recovered,
             known: &Known::default(),
+            access: Access::Private,
             moment: self.asked.random.map(|_| manifest.snapshot.time),
             database: Some((&self.asked.database, &expected)),
         };

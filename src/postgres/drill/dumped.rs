@@ -10,6 +10,7 @@ use anyhow::{Context, anyhow};
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
+use super::database::Access;
 use super::physical::{DrillOptions, Shown, drill};
 use super::report::{DrillKind, DrillReport};
 use super::restored::{door, private_info};
@@ -130,7 +131,13 @@ impl<'a> DrillSource<'a> {
         let own = ConnInfo::from_process(settings.postgresql.dsn.expose());
         let own = own.at(Stage::Prepare)?;
         let limit = settings.drill.budget;
-        let door = door(shown.recovered, Some(own.user.clone()), limit).await;
+        let door = door(
+            shown.recovered,
+            Some(own.user.clone()),
+            Access::Private,
+            limit,
+        )
+        .await;
         let door = door.at(Stage::Server)?;
         let session = door.open(&door.database).await.at(Stage::Server)?;
         let sql = "select pg_last_wal_replay_lsn()::text, extract(epoch from pg_last_xact_replay_timestamp())::float8";

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hyper::header::CONTENT_LENGTH;
 use hyper::{Method, Request};
 use serde::{Deserialize, Deserializer, de::Error};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -100,8 +99,7 @@ impl HttpCheck {
 
     fn request(&self) -> anyhow::Result<Request<String>> {
         let request = Request::builder().method(&*self.method);
-        // Some servers want a length where a body may be.
-        let request = request.header(CONTENT_LENGTH, "0").body(String::new())?;
+        let request = request.body(String::new())?;
         with_bearer(request, self.bearer_file.as_deref())
     }
 

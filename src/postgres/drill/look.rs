@@ -9,9 +9,9 @@ use chrono::{DateTime, Utc};
 
 use super::asserts::Asserts;
 use super::checks;
-use super::command;
+use super::command::Program;
 use super::critical_table::Compared;
-use super::database::Strangers;
+use super::database::{Access, Strangers};
 use super::known::Known;
 use super::production::Production;
 use super::report::DrillReport;
@@ -31,6 +31,7 @@ pub struct Look<'a> {
     pub data: &'a Path,
     pub recovered: &'a Recovered,
     pub known: &'a Known,
+    pub access: Access,
     /// The moment that was restored; `None`: all there is.
     pub moment: Option<DateTime<Utc>>,
     /// The only database that counts, and what its dump holds; `None`: all do.
@@ -59,10 +60,12 @@ impl Look<'_> {
     }
 
     async fn look(&self, user: Option<String>, report: &mut DrillReport) -> Result<(), Ended> {
-        let drill = &self.settings.drill;
-        let opened = door(self.recovered, user, drill.budget).await;
+        let (drill, access) = (&self.settings.drill, self.access);
+        let opened = door(self.recovered, user, access, drill.budget).await;
         let door = opened.map_err(|error| match find::<Strangers>(&error) {
             Some(_) => Ended(Stage::Prepare, error),
+            // Whom a server in use lets in says nothing of its data.
+            None if access == Access::ReadOnly => Ended(Stage::Prepare, error),
             None => Ended(Stage::Server, error),
         })?;
         // Before anything else makes transactions of its own there.
@@ -73,17 +76,22 @@ impl Look<'_> {
             report.checks.extend(compared);
         }
         let only = self.database.map(|(database, _)| database);
-        report.checks.extend(checks::all(&door, only, until).await);
+        let checked = checks::all(&door, access, only, until).await;
+        report.checks.extend(checked);
         let compared = Compared {
             production: Production(self.settings),
             moment: self.moment,
         };
         let answers = self.asserts.ask(&door, &compared, only).await;
         report.checks.extend(answers);
+        let program = Program {
+            line: &drill.command,
+            limit: drill.command_timeout,
+            access,
+        };
         let database = only.unwrap_or("postgres");
-        let (line, limit) = (&drill.command, drill.command_timeout);
         let urls = self.asserts.ask_urls();
-        let own = command::run(&door, database, line, limit, urls).await;
+        let own = program.run(&door, database, urls).await;
         report.checks.extend(own);
         Ok(())
     }

@@ -5,8 +5,10 @@
 //! also what a killed drill left, [`server`] has the restored server's settings, [`restored`] restores and starts it, also for
 //! others, [`look`] and [`checks`] look at what it holds, and [`asserts`] has one's own checks: SQL, [`http`], [`critical_table`].
 //! [`canary`] judges rows that Walden wrote on the source (pure), [`canary_write`] writes them there.
+//! [`after_restore`] looks in the same way at what `walden restore` restored.
 //! [`verdict`] decides (pure); [`again`] asks the repository once more before it is blamed.
 
+mod after_restore;
 mod again;
 mod asserts;
 mod canary;
@@ -38,6 +40,7 @@ mod tables;
 pub mod target;
 pub mod verdict;
 
+pub use after_restore::{Checked, check_restored};
 pub use asserts::{Asserts, parse as parse_asserts};
 pub use canary_write::{WrittenCanary, write as write_canary};
 pub use dump::{DumpDrill, run as run_dump};

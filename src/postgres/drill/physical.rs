@@ -8,7 +8,8 @@ use serde_json::json;
 
 use super::asserts::Asserts;
 use super::canary::Expected;
-use super::checks::check;
+use super::checks::{check, stopped_as_planned};
+use super::database::Access;
 use super::known::{self, Known};
 use super::look::Look;
 use super::pages::check_pages;
@@ -36,9 +37,9 @@ use crate::postgres::types::TimelineId;
 #[derive(Debug)]
 pub struct DrillOptions {
     pub target: DrillTarget,
+    pub asserts: Asserts,
     /// How old the newest canary may be at a moment, as they are scheduled.
     pub canary_pause: fn(&Settings, DateTime<Utc>) -> Option<TimeDelta>,
-    pub asserts: Asserts,
     /// Leave the restored cluster there, stopped.
     pub keep: bool,
 }
@@ -118,6 +119,7 @@ pub async fn drill(
         data: &scratch.data(),
         recovered: &recovered,
         known: &known,
+        access: Access::Private,
         moment,
         database: None,
     };
@@ -254,12 +256,4 @@ async fn passed_over(
         checks.push(check(&format!("backup {id}"), verdict, why));
     }
     checks
-}
-
-fn stopped_as_planned(recovered: &Recovered) -> Check {
-    let name = "stopped as planned";
-    match (recovered.doubts.is_empty(), &recovered.stopped) {
-        (true, stopped) => check(name, Verdict::Passed, stopped.clone().unwrap_or_default()),
-        (false, _) => check(name, Verdict::Failed, recovered.doubts.join("; ")),
-    }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 
-use super::database::Door;
+use super::database::{Access, Door};
 use super::scratch::Scratch;
 use super::server::{configure, not_loaded, split};
 use super::verdict::{At, Stage};
@@ -96,7 +96,7 @@ impl RestoredServer {
     /// The way in, as a superuser. `limit`: how long one question may take.
     pub async fn door(&self, settings: &Settings, limit: Duration) -> anyhow::Result<Door> {
         let user = ConnInfo::from_process(settings.postgresql.dsn.expose()).map(|info| info.user);
-        door(&self.recovered, user.ok(), limit).await
+        door(&self.recovered, user.ok(), Access::Private, limit).await
     }
 }
 
@@ -104,6 +104,7 @@ impl RestoredServer {
 pub async fn door(
     recovered: &Recovered,
     first: Option<String>,
+    access: Access,
     limit: Duration,
 ) -> anyhow::Result<Door> {
     let users = [first, Some(Owner::own().name()), Some("postgres".into())];
@@ -115,7 +116,7 @@ pub async fn door(
         database: String::new(),
         options: String::new(),
     };
-    door.of_superuser(&users, limit).await
+    door.of_superuser(&users, access, limit).await
 }
 
 /// The same way for PostgreSQL's programs and for sessions of another kind.

@@ -114,7 +114,7 @@ fn urls_and_tables_are_judged_on_the_restored_server() {
     scratch.write("asserts.toml", &events("max_behind = 49"));
     let mut away = walden.command(["--format", "json", "drill", "run"]);
     let nowhere = format!(
-        "host={} port=1 dbname=postgres",
+        "host='{}' port=1 user=walden dbname=postgres",
         scratch.join("nowhere").display()
     );
     let output = finish(away.env("WALDEN_POSTGRESQL__DSN", nowhere));

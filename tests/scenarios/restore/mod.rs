@@ -2,6 +2,7 @@
 
 mod apart;
 mod aside;
+mod checked;
 mod damage;
 pub mod exact;
 mod forks;

@@ -12,6 +12,7 @@ use chrono::Utc;
 
 use self::database::Guard;
 use super::checks::{self, check};
+use super::database::Access;
 use super::filled::{Fill, details};
 use super::made::SUPERUSER;
 use super::report::{DrillKind, DrillReport};
@@ -187,13 +188,19 @@ impl Trip<'_> {
         fill.fill(manifest, &source, &server, report).await?;
         let begun = Instant::now();
         let budget = self.settings.drill.budget;
-        let door = door(&server.recovered, Some(SUPERUSER.into()), budget).await;
+        let door = door(
+            &server.recovered,
+            Some(SUPERUSER.into()),
+            Access::Private,
+            budget,
+        )
+        .await;
         let door = door.at(Stage::Server)?;
         let session = door.open(self.name).await.at(Stage::Server)?;
         let compared = compare::ask(&session.client, &known::questions()).await;
         report.checks.extend(compared.at(Stage::Server)?);
         let until = Instant::now() + budget;
-        let looked = checks::all(&door, Some(self.name), until).await;
+        let looked = checks::all(&door, Access::Private, Some(self.name), until).await;
         report.checks.extend(looked);
         report.phase("comparison", begun.elapsed().as_secs_f64());
         report.rto_seconds = Some(report.clock.elapsed().as_secs_f64());
