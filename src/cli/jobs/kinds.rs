@@ -14,7 +14,7 @@ struct JobKind {
     name: &'static str,
     cron: fn(&config::Schedule) -> Option<&Cron>,
     lane: fn(&Settings) -> Lane,
-    deadline: fn(&config::Schedule) -> Duration,
+    deadline: fn(&Settings) -> Duration,
     /// The verb that does it.
     arguments: fn(&Settings) -> Result<Vec<String>, Missing>,
 }
@@ -27,35 +27,35 @@ const KINDS: &[JobKind] = &[
         name: "backup",
         cron: |schedule| schedule.backup.as_ref(),
         lane: |_| Lane::Long,
-        deadline: |schedule| schedule.deadline,
+        deadline: |settings| settings.schedule.deadline,
         arguments: |_| Ok(words("backup take --label scheduled")),
     },
     JobKind {
         name: "dump",
         cron: |schedule| schedule.dump.as_ref(),
         lane: of_dumps,
-        deadline: |schedule| schedule.dump_deadline,
+        deadline: deadline_of_dumps,
         arguments: |_| Ok(words("dump take --all")),
     },
     JobKind {
         name: "schema-dump",
         cron: |schedule| schedule.schema_dump.as_ref(),
         lane: of_dumps,
-        deadline: |schedule| schedule.dump_deadline,
+        deadline: deadline_of_dumps,
         arguments: |_| Ok(words("dump take --all --schema-only")),
     },
     JobKind {
         name: "verify",
         cron: |schedule| schedule.verify.as_ref(),
         lane: |_| Lane::Long,
-        deadline: |schedule| schedule.deadline,
+        deadline: |settings| settings.schedule.deadline,
         arguments: |_| Ok(words("repo verify")),
     },
     JobKind {
         name: "drill",
         cron: |schedule| schedule.drill.as_ref(),
         lane: |_| Lane::Long,
-        deadline: |schedule| schedule.deadline,
+        deadline: |settings| settings.schedule.deadline,
         arguments: |_| Ok(words("drill run")),
     },
     JobKind {
@@ -69,21 +69,21 @@ const KINDS: &[JobKind] = &[
         name: "dump-drill",
         cron: |schedule| schedule.dump_drill.as_ref(),
         lane: |_| Lane::Long,
-        deadline: |schedule| schedule.deadline,
+        deadline: |settings| settings.schedule.deadline,
         arguments: |_| Ok(words("drill run --dump")),
     },
     JobKind {
         name: "expire",
         cron: |schedule| schedule.expire.as_ref(),
         lane: |_| Lane::Long,
-        deadline: |schedule| schedule.deadline,
+        deadline: |settings| settings.schedule.deadline,
         arguments: |_| Ok(words("retention apply --yes")),
     },
     JobKind {
         name: "copy",
         cron: |schedule| schedule.copy.as_ref(),
         lane: |_| Lane::Long,
-        deadline: |schedule| schedule.deadline,
+        deadline: |settings| settings.schedule.deadline,
         arguments: copy,
     },
 ];
@@ -98,6 +98,15 @@ fn of_dumps(settings: &Settings) -> Lane {
 
 fn words(line: &str) -> Vec<String> {
     line.split(' ').map(str::to_string).collect()
+}
+
+/// A drill's server is restored before it is dumped.
+fn deadline_of_dumps(settings: &Settings) -> Duration {
+    let schedule = &settings.schedule;
+    match settings.dump.source {
+        DumpFrom::Server => schedule.dump_deadline,
+        DumpFrom::Drill => schedule.deadline.max(schedule.dump_deadline),
+    }
 }
 
 fn canary(settings: &Settings) -> Result<Vec<String>, Missing> {
@@ -128,7 +137,7 @@ pub fn jobs(settings: &Settings) -> Vec<Job> {
         schedule: (kind.cron)(&settings.schedule)
             .map(|cron| schedule_of(settings, kind.name, cron)),
         lane: (kind.lane)(settings),
-        deadline: (kind.deadline)(&settings.schedule),
+        deadline: (kind.deadline)(settings),
         arguments: (kind.arguments)(settings),
     };
     KINDS.iter().map(job).collect()

@@ -15,7 +15,7 @@ use crate::postgres::dump::digest::Hex;
 const GRACE: TimeDelta = TimeDelta::minutes(1);
 /// The checks.
 const WHOLE: &str = "canary";
-const AGE: &str = "RPO by canary";
+pub const RPO_BY_CANARY: &str = "RPO by canary";
 
 /// A row, as the texts of which its digest is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,7 +174,7 @@ fn aged(
     let seconds = |span: TimeDelta| format!("{:.0} s", span.as_seconds_f64());
     let measured = format!("{}, at most {} wanted", seconds(age), seconds(target));
     if age <= target {
-        return check(AGE, Verdict::Passed, measured);
+        return check(RPO_BY_CANARY, Verdict::Passed, measured);
     }
     let (verdict, why) = match (pause, reaches) {
         (None, _) => (
@@ -194,7 +194,7 @@ fn aged(
         }
         _ => (Verdict::Failed, "what was written since is missing".into()),
     };
-    check(AGE, verdict, format!("{measured}; {why}"))
+    check(RPO_BY_CANARY, verdict, format!("{measured}; {why}"))
 }
 
 #[cfg(test)]

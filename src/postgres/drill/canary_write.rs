@@ -14,8 +14,8 @@ use crate::postgres::replication::{ConnInfo, SqlClient, sql_client};
 
 /// Rows that the table keeps.
 const MOST: i64 = 1000;
-/// A standby that does not answer does not hold it up.
-const LIMITS: &str = "-c statement_timeout=30s -c lock_timeout=5s -c idle_in_transaction_session_timeout=60s -c synchronous_commit=local -c row_security=off";
+/// A standby that does not answer does not hold it up. Whoever waited for another sees what that one wrote.
+const LIMITS: &str = "-c default_transaction_isolation=read\\ committed -c default_transaction_read_only=off -c statement_timeout=30s -c lock_timeout=5s -c idle_in_transaction_session_timeout=60s -c synchronous_commit=local -c row_security=off";
 /// One at a time writes, also the first one: "walden".
 const ALONE: &str = "select pg_advisory_xact_lock(131277405218158)";
 const LAST: &str = "select digest from only walden.canary order by id desc limit 1";

@@ -119,14 +119,26 @@ pub async fn door(
     door.of_superuser(&users, access, limit).await
 }
 
-/// The same way for PostgreSQL's programs and for sessions of another kind.
-pub fn private_info(recovered: &Recovered, user: &str, database: &str) -> anyhow::Result<ConnInfo> {
+/// The same way for PostgreSQL's programs and for sessions of another kind. Triggers on login could reach for what is the
+/// source's, and what a database sets for its sessions ends none of them.
+pub fn private_info(
+    recovered: &Recovered,
+    major: u32,
+    user: &str,
+    database: &str,
+) -> anyhow::Result<ConnInfo> {
     let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
     let socket = recovered.socket_directory.display().to_string();
     let (host, user, database) = (quoted(&socket), quoted(user), quoted(database));
     let port = recovered.port;
-    let dsn = format!("host={host} port={port} user={user} dbname={database} sslmode=disable");
-    ConnInfo::from_process(&dsn)
+    let options = match major >= 17 {
+        true => "-c event_triggers=off -c statement_timeout=0",
+        false => "-c statement_timeout=0",
+    };
+    let dsn = format!(
+        "host={host} port={port} user={user} dbname={database} sslmode=disable options='{options}'"
+    );
+    ConnInfo::alone(&dsn)
 }
 
 /// The server lets everybody in who reaches its socket: it must lie where only this user can go.

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 
 use super::manifest::{DatabaseFacts, DatabaseSetting, Extension, Snapshot, TableEntry};
 use crate::error::{Hint, find, with_hint};
-use crate::postgres::catalog::marks::{Mark, MarkRole};
+use crate::postgres::catalog::marks::{Mark, MarkRole, round_trip_begun};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::replication::conninfo::{ConnInfo, ResolveConnInfo};
 use crate::postgres::replication::{Connection, Mode, ResultSet, ServerError};
@@ -77,7 +77,9 @@ pub async fn databases(
             .to_string();
         let open = found.text(row, "open")? == Some("t");
         let mark = Mark::of(&name, &lossy(&found, row, "comment")?);
-        let is_passing = mark.is_some_and(|mark| mark.role != MarkRole::Replaced);
+        // One of a round trip has no mark yet when it is just made, or if that was killed then.
+        let is_passing = mark.is_some_and(|mark| mark.role != MarkRole::Replaced)
+            || round_trip_begun(&name).is_some();
         Ok((!is_passing).then_some(FoundDatabase { name, open }))
     };
     let all = (0..found.rows.len()).map(row).collect::<Result<Vec<_>>>()?;

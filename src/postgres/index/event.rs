@@ -15,7 +15,7 @@ use super::listing::is_whole;
 use super::name::{self, RecordedName};
 use super::{Index, IndexState};
 use crate::error::{DeadlineExceeded, with_hint};
-use crate::postgres::catalog::marks::is_passing;
+use crate::postgres::catalog::marks::round_trip_begun;
 use crate::postgres::catalog::{
     EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, OWN_RESTORE_POINT, Relation, Removal,
     Scope, Unknown,
@@ -234,7 +234,8 @@ impl<'a> EventReader<'a> {
             Scope::Database => {
                 event.id.number = stored.file.database;
                 self.name_database(&mut event, owner, stored.file.database)?;
-                let is_own = event.database.as_deref().is_some_and(is_passing);
+                let name = event.database.as_deref();
+                let is_own = name.is_some_and(|name| round_trip_begun(name).is_some());
                 // initdb's, and Walden's.
                 event.minor = stored.file.database < FIRST_NORMAL || is_own;
             }

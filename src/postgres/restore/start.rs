@@ -373,7 +373,7 @@ async fn ask(
     if let Some(user) = user {
         dsn.push_str(&format!(" user='{}'", quoted(user)));
     }
-    let info = ConnInfo::from_process(&dsn)?;
+    let info = ConnInfo::alone(&dsn)?;
     let mut connection = Connection::connect(&info, Mode::Sql).await?;
     let query = match recovered.phase {
         StartPhase::Paused => {

@@ -46,10 +46,17 @@ impl Guard {
     pub async fn connect(info: &ConnInfo, name: &str) -> anyhow::Result<Self> {
         let mut info = info.clone();
         info.application_name = name.to_string();
+        let session = sql_client(&info, OPTIONS).await?;
+        if session.version >= 140_000 {
+            let sql = "set idle_session_timeout = 0";
+            let set = session.client.batch_execute(sql).await;
+            set.map_err(|error| failed("cannot begin a session", &error))?;
+        }
+        let name = name.to_string();
         Ok(Self {
-            session: sql_client(&info, OPTIONS).await?,
+            session,
             info,
-            name: name.to_string(),
+            name,
         })
     }
 
@@ -75,25 +82,26 @@ impl Guard {
         &self.info
     }
 
-    /// Drops what round trips left that were killed. Returns what is left to be told.
-    pub async fn drop_leftovers(&self) -> anyhow::Result<Vec<String>> {
+    /// Drops what round trips left that were killed. Returns their names, and what is left to be told.
+    pub async fn drop_leftovers(&self) -> anyhow::Result<(Vec<String>, Vec<String>)> {
         let found = self.client().query(UNGUARDED, &[&ROUND_TRIP]).await;
         let found = found.map_err(|error| failed("cannot look for leftovers", &error))?;
-        let mut notes = Vec::new();
+        let (mut dropped, mut notes) = (Vec::new(), Vec::new());
         for row in found {
             let (name, comment, is_ours): (String, Option<String>, bool) =
                 (row.get(0), row.get(1), row.get(2));
             match fate(&name, comment.as_deref(), is_ours) {
                 Fate::Drop => match self.drop(&name).await {
                     Ok(()) => {
-                        tracing::info!("dropped database \"{name}\", which a round trip left")
+                        tracing::info!("dropped database \"{name}\", which a round trip left");
+                        dropped.push(name);
                     }
                     Err(error) => notes.push(format!("{error:#}")),
                 },
                 Fate::Tell(why) => notes.push(why),
             }
         }
-        Ok(notes)
+        Ok((dropped, notes))
     }
 
     /// Makes the database, and what is in it.
@@ -132,14 +140,6 @@ impl Guard {
         let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quoted(name));
         self.run(&sql, &format!("cannot drop database \"{name}\""))
             .await
-    }
-
-    /// Whether the server has a database of this name.
-    pub async fn has(&self, name: &str) -> anyhow::Result<bool> {
-        let sql = "select exists (select from pg_database where datname = $1)";
-        let row = self.client().query_one(sql, &[&name]).await;
-        row.map(|row| row.get(0))
-            .map_err(|error| failed("cannot list the databases", &error))
     }
 
     async fn run(&self, sql: &str, what: &str) -> anyhow::Result<()> {

@@ -5,7 +5,7 @@ use anyhow::Context;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::error::one_line;
-use crate::postgres::backup::cleanup::delete_all;
+use crate::postgres::backup::cleanup::{delete_all, sweep};
 use crate::postgres::catalog::marks::round_trip_begun;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::dump::manifest::DumpManifest;
@@ -56,6 +56,7 @@ pub async fn remove(apart: &Cluster, database: &str) -> anyhow::Result<()> {
 /// Removes what is so old that nobody works with it any more. That it cannot be is no reason to do nothing else.
 pub async fn remove_old(cluster: &Cluster, now: DateTime<Utc>) {
     let apart = apart(cluster);
+    sweep(&apart).await;
     let removed = async {
         for database in databases(&apart).await? {
             if is_old(&database, now) {

@@ -92,10 +92,14 @@ impl Trip<'_> {
         report: &mut DrillReport,
     ) -> Result<(), Ended> {
         let begun = Instant::now();
-        let notes = guard.drop_leftovers().await.at(Stage::Prepare)?;
+        let leftovers = guard.drop_leftovers().await.at(Stage::Prepare)?;
+        let (dropped, notes) = leftovers;
         let could_not = |seen| check("leftovers", Verdict::CouldNotRun, seen);
         report.checks.extend(notes.into_iter().map(could_not));
-        self.remove_leftovers(guard).await.at(Stage::Prepare)?;
+        for database in dropped {
+            let removed = dumps::remove(self.cluster, &database).await;
+            removed.at(Stage::Prepare)?;
+        }
         guard.make(Utc::now()).await.at(Stage::Prepare)?;
         report.phase("database", begun.elapsed().as_secs_f64());
         let begun = Instant::now();
@@ -107,16 +111,6 @@ impl Trip<'_> {
         self.check_digests(&manifest, report).await?;
         report.phase("checksums", begun.elapsed().as_secs_f64());
         self.restore(&manifest, scratch, report).await
-    }
-
-    /// What killed ones left in the repository: nobody has their database any more.
-    async fn remove_leftovers(&self, guard: &Guard) -> anyhow::Result<()> {
-        for database in dumps::databases(self.cluster).await? {
-            if !guard.has(&database).await? {
-                dumps::remove(self.cluster, &database).await?;
-            }
-        }
-        Ok(())
     }
 
     /// As `walden dump take` does, to another place.
@@ -222,13 +216,28 @@ impl Trip<'_> {
 /// What an error while the dump was taken is about: a program that fails, or what is read back, is a fault of this way.
 fn stage_of(error: &anyhow::Error) -> Stage {
     let is_stores = find::<StorageError>(error).is_some() || find::<ObjectError>(error).is_some();
-    let is_fault =
-        find::<ProgramFailed>(error).is_some() || find::<read_back::Unsound>(error).is_some();
+    let is_fault = match find::<ProgramFailed>(error) {
+        Some(failed) => !failed.lines.iter().any(|line| is_lost(line)),
+        None => find::<read_back::Unsound>(error).is_some(),
+    };
     match (is_fault, is_stores) {
         (true, _) => Stage::Server,
         (false, true) => Stage::Files,
         (false, false) => Stage::Prepare,
     }
+}
+
+/// Whether a program says that the server was not there for it: that is no fault of what it dumps.
+fn is_lost(line: &str) -> bool {
+    const WORDS: [&str; 6] = [
+        "connection to server",
+        "terminating connection",
+        "server closed the connection",
+        "too many clients",
+        "remaining connection slots",
+        "lock timeout",
+    ];
+    WORDS.iter().any(|words| line.contains(words))
 }
 
 #[cfg(test)]

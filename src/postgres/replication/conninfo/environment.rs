@@ -37,6 +37,32 @@ pub struct FileStat {
 #[derive(Clone, Copy, Debug)]
 pub struct ProcessEnv;
 
+/// Nothing is around: for a server of Walden's own. PGHOSTADDR, a service or a file of passwords would lead to another one.
+#[derive(Clone, Copy, Debug)]
+pub struct NoEnv;
+
+impl LibpqEnv for NoEnv {
+    fn variable(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn user(&self) -> Option<String> {
+        ProcessEnv.user()
+    }
+
+    fn home(&self) -> Option<PathBuf> {
+        None
+    }
+
+    fn file(&self, _: &Path) -> io::Result<Option<FileStat>> {
+        Ok(None)
+    }
+
+    fn exists(&self, _: &Path) -> bool {
+        false
+    }
+}
+
 impl LibpqEnv for ProcessEnv {
     fn variable(&self, name: &str) -> Option<String> {
         std::env::var(name).ok()

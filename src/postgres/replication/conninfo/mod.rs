@@ -22,7 +22,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use environment::{FileStat, LibpqEnv, ProcessEnv};
+pub use environment::{FileStat, LibpqEnv, NoEnv, ProcessEnv};
 use files::PasswordFile;
 pub use programs::ProgramConnection;
 use secret::Password;
@@ -187,6 +187,11 @@ impl ConnInfo {
     /// process: its environment, its user's files.
     pub fn from_process(connection_string: &str) -> anyhow::Result<Self> {
         Self::resolve(connection_string, &ProcessEnv)
+    }
+
+    /// Resolves a connection string that says all, with nothing of this process but its user's name.
+    pub fn alone(connection_string: &str) -> anyhow::Result<Self> {
+        Self::resolve(connection_string, &NoEnv)
     }
 
     /// Resolves a connection string in given env. What the string says wins over the service file, that over
