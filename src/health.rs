@@ -55,11 +55,13 @@ pub enum Subject {
     Proof,
     /// The room that the repository has.
     Space,
+    /// The certificate that HTTPS is answered with.
+    Certificate,
 }
 
 impl Subject {
     /// All of them, with the names of the checks that tell them.
-    pub const ALL: [(Self, &str); 7] = [
+    pub const ALL: [(Self, &str); 8] = [
         (Self::Rpo, "rpo"),
         (Self::Backup, "backup"),
         (Self::Recovery, "recovery"),
@@ -67,6 +69,7 @@ impl Subject {
         (Self::Jobs, "jobs"),
         (Self::Proof, "proof"),
         (Self::Space, "space"),
+        (Self::Certificate, "certificate"),
     ];
 
     /// The name of its check.
@@ -160,6 +163,8 @@ pub struct Now {
     pub waiting_since: Option<DateTime<Utc>>,
     /// When the last file could not be stored; `None`: the last one was.
     pub fails_since: Option<DateTime<Utc>>,
+    /// When WAL of another server was refused last.
+    pub refused_at: Option<DateTime<Utc>>,
 }
 
 impl From<DateTime<Utc>> for Now {
@@ -169,6 +174,7 @@ impl From<DateTime<Utc>> for Now {
             waiting: None,
             waiting_since: None,
             fails_since: None,
+            refused_at: None,
         }
     }
 }

@@ -13,12 +13,13 @@
 //! | activities | `postgres` but for the core, `postgres::load` among them           |
 //! | core       | `postgres::{types, wal, layout, catalog}`, `health`, `retention`: pure      |
 //! | keeper     | `repo`, `codec`, `storage`: bytes, no PostgreSQL                            |
-//! | leaves     | `budget`, `config`, `data_directory`, `error`, `folder_place`, `fsync`,     |
-//! |            | `http_client`, `metrics`, `owner`, `plain`, `wire`                          |
+//! | leaves     | `budget`, `certificate`, `config`, `data_directory`, `error`,                |
+//! |            | `folder_place`, `fsync`, `http_client`, `metrics`, `owner`, `plain`, `wire`  |
 
 pub mod alerts;
 pub mod api;
 pub mod budget;
+pub mod certificate;
 pub mod cli;
 pub mod codec;
 pub mod config;

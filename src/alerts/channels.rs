@@ -10,11 +10,11 @@ use hyper::Request;
 use hyper::header::CONTENT_TYPE;
 use tokio::time::timeout;
 
-use super::decide::{Beat, Delivery, Outcome, Policy, UNREACHABLE, decide, due, unreachable};
+use super::decide::{Beat, Delivery, Outcome};
 use super::file::{self, AlertsFile, Webhook};
 use super::message::{Message, Origin};
 use super::refused::Refused;
-use super::state::{Alert, AlertState, Seen, Severity};
+use super::state::{Alert, Severity};
 use super::template::Escape;
 use super::{command, mail};
 use crate::error::{find, one_line};
@@ -167,22 +167,6 @@ impl Channels {
             ))
         };
         timeout(self.timeout, work).await.unwrap_or_else(slow)
-    }
-
-    /// Tells that the alerts cannot be judged, by a process that remembers nothing: at once, as nothing can hold for it.
-    pub async fn send_unreachable(&self, policy: &Policy, what: &str) {
-        let mut policy = policy.clone();
-        policy.hold = Duration::ZERO;
-        policy.rules.entry(UNREACHABLE.into()).or_default().hold = None;
-        let policy = &policy;
-        let seen = Seen {
-            conditions: vec![unreachable(what)],
-            ..Seen::default()
-        };
-        let (state, now) = (AlertState::default(), Utc::now());
-        let state = decide(&state, &seen, policy, now);
-        let (deliveries, _) = due(&state, &Seen::default(), policy, now);
-        self.send(&deliveries, &[]).await;
     }
 
     /// Says that this is a test, and that it is over.

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use tokio::time::{Instant, timeout};
 
 use super::channels::{Channels, SEND_TIME};
-use super::decide::{Policy, decide, due, is_news, settle, unreachable};
+use super::decide::{Policy, decide, due, is_news, settle};
 use super::state::{AlertState, Seen, Sender};
 use super::store::AlertStore;
 use crate::error::{find, one_line};
@@ -39,8 +39,6 @@ pub struct Evaluator {
     watched: Option<(u64, Instant)>,
     /// What became of our messages, where that could not be stored behind this number.
     unkept: Option<(u64, AlertState)>,
-    /// While the repository cannot be reached.
-    alone: AlertState,
     /// Successes that our heartbeats told, of which not each is stored.
     beats: BTreeMap<String, DateTime<Utc>>,
 }
@@ -57,7 +55,6 @@ impl Evaluator {
             own: Sender { id, host },
             watched: None,
             unkept: None,
-            alone: AlertState::default(),
             beats: BTreeMap::new(),
         })
     }
@@ -157,23 +154,6 @@ impl Evaluator {
                 self.unkept = Some((number, state.clone()));
             }
         }
-    }
-
-    /// Tells whether the repository can be reached, by what this process remembers. `what`: it cannot.
-    pub async fn reach(&mut self, what: Option<&str>) {
-        let seen = Seen {
-            conditions: what.map(unreachable).into_iter().collect(),
-            ..Seen::default()
-        };
-        let policy = Policy {
-            heartbeats: Vec::new(),
-            ..self.policy.clone()
-        };
-        let now = Utc::now();
-        let next = decide(&self.alone, &seen, &policy, now);
-        let (deliveries, _) = due(&next, &seen, &policy, now);
-        let outcomes = self.channels.send(&deliveries, &[]).await;
-        self.alone = settle(&next, &outcomes, Utc::now());
     }
 }
 

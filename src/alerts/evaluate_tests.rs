@@ -2,7 +2,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
-use crate::alerts::decide::RulePolicy;
+use crate::alerts::Reach;
+use crate::alerts::decide::{RulePolicy, unreachable};
 use crate::alerts::file::parse;
 use crate::alerts::message::tests::origin;
 use crate::config::testing::defaults;
@@ -44,6 +45,14 @@ impl World {
             timeout: Duration::from_secs(30),
         };
         Evaluator::new(self.store(self.storage.clone()), policy, channels).unwrap()
+    }
+
+    fn reach(&self, folder: &str) -> Reach {
+        let Evaluator {
+            policy, channels, ..
+        } = self.evaluator();
+        let file = self.folder.path().join(folder).join("memory");
+        Reach::new(&policy, channels, file)
     }
 
     /// What the channel was told.
@@ -123,16 +132,35 @@ async fn wherever_the_store_fails_people_are_told_once() {
 
 #[tokio::test]
 async fn a_repository_that_cannot_be_reached_is_told_without_it() {
-    let world = World::new();
-    let mut evaluator = world.evaluator();
-    for what in [None, Some("gone"), Some("gone"), None, None] {
-        evaluator.reach(what).await;
-    }
     let told = [
         "firing RepositoryUnreachable",
         "resolved RepositoryUnreachable",
     ];
-    assert_eq!(world.told(), told);
+    // By one process; each time by another, as cron does; and by one that has no folder to remember in.
+    for (is_one, folder) in [(true, ""), (false, ""), (true, "nowhere")] {
+        let world = World::new();
+        let mut reach = world.reach(folder);
+        for what in [None, Some("gone"), Some("gone"), None, None] {
+            reach.tell(what).await;
+            if !is_one {
+                reach = world.reach(folder);
+            }
+        }
+        assert_eq!(world.told(), told, "{is_one} {folder}");
+    }
+}
+
+#[tokio::test]
+async fn what_another_process_tells_just_now_is_not_told_twice() {
+    let world = World::new();
+    let file = std::fs::File::create(world.folder.path().join("memory")).unwrap();
+    let locked = rustix::fs::FlockOperation::LockExclusive;
+    rustix::fs::flock(&file, locked).unwrap();
+    world.reach("").tell(Some("gone")).await;
+    assert!(world.told().is_empty());
+    drop(file);
+    world.reach("").tell(Some("gone")).await;
+    assert_eq!(world.told(), ["firing RepositoryUnreachable"]);
 }
 
 #[tokio::test]
@@ -169,8 +197,10 @@ async fn a_process_that_remembers_nothing_tells_at_once_and_calls_it_what_it_is(
     };
     let away = not_judged(&anyhow::Error::new(away).context("look"));
     assert!(away.starts_with("the repository cannot be reached: look"));
-    let (channels, policy) = (&evaluator.channels, &evaluator.policy);
-    channels.send_unreachable(policy, &newer).await;
+    let (channels, policy) = (evaluator.channels, evaluator.policy);
+    let memory = world.folder.path().join("memory");
+    let mut reach = Reach::new(&policy, channels, memory).at_once();
+    reach.tell(Some(&newer)).await;
     assert_eq!(world.told(), ["firing RepositoryUnreachable"]);
 }
 

@@ -22,7 +22,8 @@ pub const SKEW: TimeDelta = TimeDelta::minutes(5);
 pub const LONGEST_SILENCE: Duration = Duration::from_secs(30 * 86_400);
 
 /// Rules of which the second is broken instead of the first when that gets worse.
-pub const WORSE: [(&str, &str); 4] = [
+pub const WORSE: [(&str, &str); 5] = [
+    ("CertificateEnds", "CertificateEnded"),
     ("JobFailed", "JobFailsAgain"),
     ("DiskUsed", "DiskFull"),
     ("BackupSize", "BackupSmall"),

@@ -92,8 +92,9 @@ fn refuse_root(settings: &Settings) -> anyhow::Result<()> {
 /// Who is told of alerts. A file that cannot be used keeps nothing from being archived.
 fn alerting(settings: &Settings, cluster: &Cluster) -> Option<Alerting> {
     match alert::evaluator(settings, cluster) {
-        Ok(evaluator) => evaluator.map(|evaluator| Alerting {
+        Ok(evaluator) => evaluator.map(|(evaluator, reach)| Alerting {
             evaluator,
+            reach,
             interval: settings.alerts.interval,
         }),
         Err(error) => {

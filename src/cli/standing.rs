@@ -89,6 +89,15 @@ pub async fn find_out(
     let (cluster, kept) = read?;
     let (settings, limits) = (&context.settings, &context.settings.health);
     let upkeep = upkeep(settings, &cluster, &look(settings), PATIENCE).await;
+    let upkeep = match status.and_then(|status| status.http.as_ref()?.certificate_until) {
+        // What it shows may not be what the file has by now.
+        Some(until) => Upkeep {
+            certificate: Some(until),
+            certificate_unknown: None,
+            ..upkeep
+        },
+        None => upkeep,
+    };
     let now = Utc::now();
     let archiving = status.map_or(now.into(), |status| status.archiving.at(now));
     let health = kept.health(limits, archiving);

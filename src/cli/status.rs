@@ -158,10 +158,13 @@ fn in_words(status: &ServiceStatus, now: DateTime<Utc>) -> String {
 fn http(http: Option<&Http>) -> String {
     match http {
         None => String::new(),
-        Some(Http { url, failed: None }) => format!("http       answered on {url}\n"),
+        Some(Http {
+            url, failed: None, ..
+        }) => format!("http       answered on {url}\n"),
         Some(Http {
             url,
             failed: Some(why),
+            ..
         }) => {
             format!("http       not answered on {url}, tried again and again\n           {why}\n")
         }
@@ -183,6 +186,7 @@ fn archiving(text: &mut String, done: &Archiving, now: DateTime<Utc>) {
         let _ = writeln!(text, "           {}", waiting(backlog, done, now));
     }
     failures(text, "failed", &done.failed, now);
+    failures(text, "of another server, refused", &done.refused, now);
     if done.aside.count > 0 {
         let (count, last) = (done.aside.count, last(&done.aside, now));
         let _ = writeln!(

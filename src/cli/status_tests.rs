@@ -38,6 +38,7 @@ fn a_backlog_is_told_in_one_line() {
 fn a_port_that_is_taken_is_told() {
     let mut state = Http {
         url: "http://127.0.0.1:8432".into(),
+        certificate_until: None,
         failed: None,
     };
     assert_eq!(

@@ -81,7 +81,12 @@ async fn list(context: &Context, planner: &FreshPlanner) -> anyhow::Result<Exit>
 /// again.
 fn problems(told: &Windows, health: &Health) -> String {
     let is_told = |reason: &&HealthReason| match reason.about {
-        Subject::Rpo | Subject::Dump | Subject::Jobs | Subject::Proof | Subject::Space => false,
+        Subject::Rpo
+        | Subject::Dump
+        | Subject::Jobs
+        | Subject::Proof
+        | Subject::Space
+        | Subject::Certificate => false,
         Subject::Backup => !told.windows.is_empty(),
         Subject::Recovery => reason.level == Level::Critical && told.unknown.is_empty(),
     };

@@ -297,6 +297,8 @@ settings! {
         restore_time: Option<Duration> = LIMIT, Unset("1h");
         /// How old the newest record of a drill, restore or verification may be.
         evidence_age: Option<Duration> = LIMIT, Unset("35d");
+        /// How long before it ends the certificate of HTTPS must be renewed, and the service restarted.
+        certificate: Duration = LIMIT, Value("14d");
     }
 
     /// What `walden retention` keeps (docs/operations/retention.md). Where nothing is set nothing is ever deleted.

@@ -15,6 +15,9 @@ use crate::postgres::catalog::{
 };
 use crate::postgres::types::{SegmentName, TimelineId};
 
+/// A server asks again each minute for what was refused.
+const REFUSED: TimeDelta = TimeDelta::minutes(10);
+
 const TAKE_BACKUP: &str = "take a base backup now: `walden backup take`";
 
 impl Health {
@@ -328,7 +331,16 @@ impl Judge<'_> {
             );
             HealthReason::new(Rule::StoringFails, what, "`walden status` says why")
         });
-        waits.into_iter().chain(backlog).chain(fails)
+        let is_recent = |at: &DateTime<Utc>| self.now.time - *at <= REFUSED;
+        let refused = self.now.refused_at.filter(is_recent).map(|at| {
+            let what = format!(
+                "WAL of another server, or of a copy of this one, was to be archived under this cluster's name at {}",
+                moment(at)
+            );
+            let next = "`walden status` says which; give that server a `cluster.name` of its own";
+            HealthReason::new(Rule::IdentityConflict, what, next)
+        });
+        waits.into_iter().chain(backlog).chain(fails).chain(refused)
     }
 
     /// How much would be lost now; `is_broken`: WAL is archived that cannot be restored.

@@ -43,6 +43,8 @@ rules! {
     WalWaits: Rpo, Critical;
     /// The last attempt to store a WAL file failed, as for want of room, or since another cluster's is there.
     StoringFails: Rpo, Critical;
+    /// Another server, or a copy of this one, archives under this cluster's name: its WAL was refused.
+    IdentityConflict: Rpo, Critical;
     /// More finished WAL files wait to be archived than health.backlog.
     Backlog: Rpo, Warning;
     /// What was committed longer ago than health.rpo would be lost.
@@ -135,4 +137,10 @@ rules! {
     DiskFull: Space, Critical;
     /// How full the file system of a repository in a folder is, is not known.
     DiskUnknown: Space, Unknown;
+    /// The certificate of HTTPS ends within health.certificate.
+    CertificateEnds: Certificate, Warning;
+    /// The certificate of HTTPS has ended: nobody who checks it is answered.
+    CertificateEnded: Certificate, Critical;
+    /// When the certificate of HTTPS ends is not known.
+    CertificateUnknown: Certificate, Unknown;
 }

@@ -447,3 +447,32 @@ fn spans_are_told_in_their_largest_unit() {
         ["0 s", "119 s", "2 min", "2 h", "2 days"]
     );
 }
+
+#[test]
+fn what_could_not_be_stored_is_told_until_it_is_and_a_refusal_for_a_while() {
+    let facts = facts(&[(1, 2)]);
+    let windows = Windows {
+        windows: vec![window(&facts, 1, 2)],
+        ..Windows::default()
+    };
+    let broken = |now: Now| {
+        let health = Health::of(&facts, &windows, &[], &health_limits(), now);
+        let rules = health.reasons.iter().map(|reason| reason.rule);
+        rules.collect::<Vec<_>>()
+    };
+    let now = Now::from(at(700));
+    let fails = Now {
+        fails_since: Some(at(1)),
+        ..now
+    };
+    let refused = |second| Now {
+        refused_at: Some(at(second)),
+        ..now
+    };
+    let (storing, identity) = (Rule::StoringFails, Rule::IdentityConflict);
+    let is_told = |now, rule| broken(now).contains(&rule);
+    assert!(is_told(fails, storing) && !is_told(now, storing));
+    assert_eq!(storing.level(), Critical);
+    assert!(is_told(refused(100), identity) && !is_told(refused(99), identity));
+    assert!(!is_told(refused(100), storing));
+}

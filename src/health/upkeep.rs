@@ -171,6 +171,10 @@ pub struct Upkeep {
     pub disk: Option<DiskUse>,
     /// Why how full it is, is not known.
     pub disk_unknown: Option<String>,
+    /// When the certificate of HTTPS ends; `None`: there is none.
+    pub certificate: Option<DateTime<Utc>>,
+    /// Why that is not known.
+    pub certificate_unknown: Option<String>,
 }
 
 impl Upkeep {
@@ -194,6 +198,12 @@ impl Upkeep {
     pub fn judge(&self, limits: &Limits, now: DateTime<Utc>) -> Vec<HealthReason> {
         let (dumps, jobs, disk) = (&self.dumps_unknown, &self.jobs_unknown, &self.disk_unknown);
         let unknown = [
+            (
+                Rule::CertificateUnknown,
+                "when the certificate of HTTPS ends",
+                &self.certificate_unknown,
+                "look at the file that `http.tls_certificate` names",
+            ),
             (
                 Rule::ProofUnknown,
                 "what was proven",
@@ -233,16 +243,40 @@ impl Upkeep {
         let dumps = dumps.chain(ages).chain(sizes);
         let disk = self.disk.and_then(|disk| disk.judge(limits));
         let runs = self.runs.judge(limits);
+        let certificate = self.certificate(limits, now);
         let mut reasons: Vec<_> = unknown
             .chain(jobs)
             .chain(runs)
             .chain(dumps)
             .chain(disk)
+            .chain(certificate)
             .collect();
         if self.knows_acts {
             reasons.extend(proof::judge(&self.acts, limits, now));
         }
         reasons
+    }
+
+    fn certificate(&self, limits: &Limits, now: DateTime<Utc>) -> Option<HealthReason> {
+        let until = self.certificate?;
+        let left = until - now;
+        let (rule, what) = match left.to_std() {
+            Ok(left) if left > limits.certificate => return None,
+            Ok(_) => (
+                Rule::CertificateEnds,
+                format!(
+                    "the certificate of HTTPS ends in {}: {}",
+                    words(left),
+                    moment(until)
+                ),
+            ),
+            Err(_) => (
+                Rule::CertificateEnded,
+                format!("the certificate of HTTPS ended: {}", moment(until)),
+            ),
+        };
+        let next = "renew it, then restart `walden serve`, which reads it at start";
+        Some(HealthReason::new(rule, what, next))
     }
 
     /// Of each kind, whatever is scheduled.

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::config::testing::health_limits;
 
@@ -193,4 +195,88 @@ fn what_is_not_known_is_told_and_the_worst_comes_first() {
     let unknown = [Rule::DumpsUnknown, Rule::JobsUnknown, Rule::DiskUnknown];
     assert_eq!(order[0], Rule::JobFailsAgain);
     assert_eq!(order[1..], unknown, "and not that there is no dump");
+}
+
+#[test]
+fn few_good_runs_are_told_from_twenty_on() {
+    let judged = |succeeded, failed, success_rate| {
+        let limits = Limits {
+            success_rate,
+            ..health_limits()
+        };
+        let upkeep = Upkeep {
+            runs: RunCount { succeeded, failed },
+            ..Upkeep::default()
+        };
+        let reasons = upkeep.judge(&limits, at(0));
+        reasons.iter().map(|one| one.rule).collect::<Vec<_>>()
+    };
+    let low = [Rule::SuccessRateLow];
+    assert_eq!(judged(99, 1, 99), [], "exactly as many as must");
+    assert_eq!(judged(98, 1, 99), low);
+    assert_eq!((judged(18, 1, 99), judged(19, 1, 99)), (vec![], low.into()));
+    assert_eq!(judged(0, 20, 0), [], "turned off");
+    assert_eq!(judged(0, 0, 99), [], "nothing ran");
+}
+
+#[test]
+fn an_age_that_a_dump_may_have_counts_whatever_is_scheduled() {
+    let judged = |dumps: &[NewestDump], dumps_at, change: fn(&mut Limits)| {
+        let mut limits = health_limits();
+        change(&mut limits);
+        let upkeep = Upkeep {
+            dumps: dumps.to_vec(),
+            dumps_at,
+            ..Upkeep::default()
+        };
+        let reasons = upkeep.judge(&limits, at(720));
+        let told = reasons.iter().map(|one| (one.rule, one.of.clone()));
+        told.collect::<Vec<_>>()
+    };
+    let full: fn(&mut Limits) = |limits| limits.dump_age = Some(Duration::from_secs(7200));
+    let schema: fn(&mut Limits) = |limits| limits.schema_dump_age = Some(Duration::from_secs(7200));
+    let of = |minutes| dump("shop", DumpKind::Full, minutes);
+    // Two hours before it is looked at.
+    let limit = 600;
+    let seen = Some(at(0));
+    let told = |rule, of: &str| vec![(rule, of.to_string())];
+    assert_eq!(judged(&[of(limit)], seen, full), []);
+    assert_eq!(
+        judged(&[of(limit - 1)], seen, full),
+        told(Rule::DumpOld, "dump")
+    );
+    assert_eq!(judged(&[of(0)], seen, |_| ()), [], "nobody set an age");
+    assert_eq!(judged(&[], seen, full), told(Rule::NoDump, "dump"));
+    assert_eq!(
+        judged(&[of(700)], seen, schema),
+        told(Rule::NoDump, "schema-dump"),
+        "of its kind alone"
+    );
+    assert_eq!(judged(&[], None, full), [], "not looked at yet");
+}
+
+#[test]
+fn a_certificate_is_to_be_renewed_before_it_ends() {
+    let judged = |certificate: Option<DateTime<Utc>>, unknown: Option<&str>| {
+        let limits = Limits {
+            certificate: Duration::from_secs(3600),
+            ..health_limits()
+        };
+        let upkeep = Upkeep {
+            certificate,
+            certificate_unknown: unknown.map(str::to_string),
+            ..Upkeep::default()
+        };
+        let reasons = upkeep.judge(&limits, at(720));
+        reasons.iter().map(|one| one.rule).collect::<Vec<_>>()
+    };
+    assert_eq!(judged(None, None), [], "none is shown");
+    assert_eq!(judged(Some(at(781)), None), []);
+    assert_eq!(judged(Some(at(780)), None), [Rule::CertificateEnds]);
+    assert_eq!(judged(Some(at(720)), None), [Rule::CertificateEnds]);
+    assert_eq!(judged(Some(at(719)), None), [Rule::CertificateEnded]);
+    assert_eq!(
+        judged(None, Some("access denied")),
+        [Rule::CertificateUnknown]
+    );
 }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::app::App;
 use super::known_alerts::KnownAlerts;
 use crate::alerts::state::Seen;
-use crate::alerts::{Evaluator, not_judged};
+use crate::alerts::{Evaluator, Reach, not_judged};
 use crate::service::status::waiting_files;
 
 /// How often in a row the repository may not answer: a look comes each minute as a rule.
@@ -24,6 +24,7 @@ const GRACE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Alerting {
     pub evaluator: Evaluator,
+    pub reach: Reach,
     pub interval: Duration,
 }
 
@@ -57,7 +58,9 @@ impl Alerting {
         let unread = app.known.borrow().failed.clone();
         let unread = unread.map(|why| format!("the repository cannot be read: {why}"));
         let failed = match self.evaluate(app).await {
-            Ok(()) => unread,
+            // Nothing is known of the repository yet, neither that it can be reached.
+            Ok(false) if unread.is_none() => return,
+            Ok(_) => unread,
             Err(error) => {
                 let why = not_judged(&error);
                 app.alerts
@@ -65,26 +68,26 @@ impl Alerting {
                 Some(why)
             }
         };
-        *failures = match &failed {
-            None => 0,
-            Some(why) => {
-                if *failures == 0 {
-                    tracing::warn!("alerts: {why}");
-                }
-                failures.saturating_add(1)
-            }
+        let Some(why) = failed else {
+            *failures = 0;
+            return self.reach.tell(None).await;
         };
-        let told = failed.filter(|_| *failures >= FAILURES);
-        self.evaluator.reach(told.as_deref()).await;
+        if *failures == 0 {
+            tracing::warn!("alerts: {why}");
+        }
+        *failures = failures.saturating_add(1);
+        if *failures >= FAILURES {
+            self.reach.tell(Some(&why)).await;
+        }
     }
 
-    /// Judges what is known. Before all was looked at once nothing is: it must not look as if all were over.
-    async fn evaluate(&mut self, app: &App) -> anyhow::Result<()> {
+    /// Judges what is known, if all was looked at once: before, it must not look as if all were over.
+    async fn evaluate(&mut self, app: &App) -> anyhow::Result<bool> {
         let read = app.known.borrow().read.clone();
         let status = app.status.borrow().clone();
         let looked_at = app.jobs.borrow().looked_at;
         let (Some(read), Some(status), Some(_)) = (read, status, looked_at) else {
-            return Ok(());
+            return Ok(false);
         };
         let (now, status) = (Utc::now(), &status.status);
         let health = app.health(&read, Some(status), now);
@@ -93,6 +96,6 @@ impl Alerting {
         let looked = self.evaluator.look(&seen).await?;
         app.alerts
             .send_replace(KnownAlerts::of(looked.state, true, Utc::now()));
-        Ok(())
+        Ok(true)
     }
 }

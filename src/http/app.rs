@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::facts::{FactsSnapshot, RepositoryFacts};
 use super::known_alerts::KnownAlerts;
-use super::options::DrillTargets;
+use super::options::{DrillTargets, Tls};
 use super::plans::PlansHandle;
 use super::problem::{Problem, ProblemType};
 use super::records::KnownRecords;
@@ -56,7 +56,7 @@ pub struct App {
     pub drill_targets: DrillTargets,
     pub tokens: Tokens,
     pub sessions: Sessions,
-    pub has_tls: bool,
+    pub tls: Option<Tls>,
     pub has_runbook_names: bool,
     pub is_in_bucket: bool,
     pub durations: Durations,
@@ -125,6 +125,7 @@ impl App {
             jobs: scheduled(&jobs.jobs),
             jobs_unknown: jobs.failed.clone(),
             runs: jobs.runs,
+            certificate: self.tls.as_ref().and_then(|tls| tls.until),
             ..(*known.upkeep).clone()
         }
     }

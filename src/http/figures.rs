@@ -89,6 +89,8 @@ fn upkeep(show: &mut Show, upkeep: &Upkeep) {
         let help = "Newest dumps that these figures leave out, because there are too many";
         show.number("dump_left_out", help, left_out);
     }
+    let help = "When the certificate of HTTPS ends";
+    show.time("http_certificate_end", help, upkeep.certificate);
     if let Some(disk) = upkeep.disk {
         show.number(
             "repository_disk_used_bytes",

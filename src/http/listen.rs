@@ -11,7 +11,6 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -20,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 
-use super::options::HttpOptions;
+use super::options::{HttpOptions, Tls};
 use crate::error::{Hint, hints, one_line};
 use crate::service::status::Http;
 
@@ -45,7 +44,7 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// The address to answer on, which somebody else may have for now.
 pub struct Port {
     address: SocketAddr,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Tls>,
     most: usize,
     connections: Option<HttpConnections>,
     state: watch::Sender<Http>,
@@ -62,7 +61,8 @@ impl Port {
         } = options.clone();
         let address = listen?;
         let state = watch::Sender::new(Http {
-            url: url(&tls, address),
+            url: url(tls.as_ref(), address),
+            certificate_until: tls.as_ref().and_then(|tls| tls.until),
             failed: None,
         });
         let mut port = Self {
@@ -95,9 +95,11 @@ impl Port {
             self.state
                 .send_modify(|state| state.failed = Some(one_line(error)));
         })?;
-        let url = url(&self.tls, address);
+        let url = url(self.tls.as_ref(), address);
         tracing::info!("answering on {url}");
-        self.state.send_replace(Http { url, failed: None });
+        self.state.send_modify(|state| {
+            (state.url, state.failed) = (url, None);
+        });
         self.connections = Some(connections);
         Ok(())
     }
@@ -122,7 +124,7 @@ impl Port {
     }
 }
 
-fn url(tls: &Option<Arc<ServerConfig>>, address: SocketAddr) -> String {
+fn url(tls: Option<&Tls>, address: SocketAddr) -> String {
     format!(
         "{}://{address}",
         if tls.is_some() { "https" } else { "http" }
@@ -142,18 +144,14 @@ pub struct HttpConnections {
 
 impl HttpConnections {
     /// Listens. Errors: the address is taken, or not this machine's.
-    pub async fn bind(
-        address: SocketAddr,
-        tls: Option<Arc<ServerConfig>>,
-        most: usize,
-    ) -> anyhow::Result<Self> {
+    pub async fn bind(address: SocketAddr, tls: Option<Tls>, most: usize) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("cannot listen on {address}"))
             .hint("does another service listen there? End it, or change `http.listen` (\"\" for no HTTP)")?;
         Ok(Self {
             listener,
-            tls: tls.map(TlsAcceptor::from),
+            tls: tls.map(|tls| TlsAcceptor::from(tls.config)),
             places: Arc::new(Semaphore::new(most.max(1))),
         })
     }

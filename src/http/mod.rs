@@ -193,7 +193,7 @@ fn parts(options: HttpOptions, service: ServiceHandles) -> Parts {
         drill_targets: options.drill_targets,
         tokens: options.tokens,
         sessions: web::Sessions::default(),
-        has_tls: options.tls.is_some(),
+        tls: options.tls,
         has_runbook_names: options.runbook_names,
         is_in_bucket: options.is_in_bucket,
         durations,

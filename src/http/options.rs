@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow, bail};
+use chrono::{DateTime, Utc};
 use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::tokens::Tokens;
+use crate::certificate::{read_chain, valid_until};
 use crate::config::{self, read_private};
 use crate::error::{Hint, with_hint};
 use crate::retention::Policy;
@@ -22,7 +24,7 @@ pub struct HttpOptions {
     pub listen: Option<SocketAddr>,
     pub tokens: Tokens,
     /// HTTPS instead of HTTP.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<Tls>,
     /// Connections served at once.
     pub max_connections: usize,
     /// Between two readings of the repository.
@@ -42,6 +44,14 @@ pub struct HttpOptions {
     pub runbook_names: bool,
     /// The repository lies in a bucket.
     pub is_in_bucket: bool,
+}
+
+/// How HTTPS is spoken.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    pub config: Arc<ServerConfig>,
+    /// When the first certificate of the chain ends; a renewed file counts with the next start.
+    pub until: Option<DateTime<Utc>>,
 }
 
 /// What drills are measured by.
@@ -85,7 +95,7 @@ impl HttpOptions {
 fn protection(
     settings: &config::Http,
     listen: SocketAddr,
-) -> anyhow::Result<(Tokens, Option<Arc<ServerConfig>>)> {
+) -> anyhow::Result<(Tokens, Option<Tls>)> {
     let tokens = Tokens::load(settings.token_file.as_deref(), &settings.token)?;
     let tls = match (&settings.tls_certificate, &settings.tls_key) {
         (Some(certificate), Some(key)) => Some(tls(certificate, key)?),
@@ -113,18 +123,10 @@ fn protection(
     Ok((tokens, tls))
 }
 
-fn tls(certificate: &Path, key: &Path) -> anyhow::Result<Arc<ServerConfig>> {
+fn tls(certificate: &Path, key: &Path) -> anyhow::Result<Tls> {
     let shown = certificate.display();
-    let pem = std::fs::read(certificate)
-        .with_context(|| format!("cannot read \"{shown}\", named by http.tls_certificate"))
-        .hint("let the user who runs `walden serve` read the file")?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let chain =
-        chain.with_context(|| format!("cannot use \"{shown}\", named by http.tls_certificate"))?;
-    ensure!(
-        !chain.is_empty(),
-        "there is no certificate in \"{shown}\", named by http.tls_certificate"
-    );
+    let chain = read_chain(certificate, "http.tls_certificate")?;
+    let until = valid_until(&chain);
     let text = read_private(
         key,
         "http.tls_key",
@@ -143,7 +145,8 @@ fn tls(certificate: &Path, key: &Path) -> anyhow::Result<Arc<ServerConfig>> {
                 "name the server's own certificate, followed by those that lead to its authority",
             )?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    let config = Arc::new(config);
+    Ok(Tls { config, until })
 }
 
 #[cfg(test)]

@@ -41,6 +41,8 @@ pub struct PushHandle {
 
 enum PushMessage {
     Push(PendingPush),
+    /// Another cluster's, and why it was not taken.
+    Refused(PathBuf, String),
     Report(oneshot::Sender<PushReport>),
 }
 
@@ -194,7 +196,11 @@ impl PushHandle {
     pub async fn push(&self, path: PathBuf) -> Result<(), String> {
         wal_file_name(&path).map_err(|error| render(&error))?;
         let whose = refuse_other_cluster(&path, self.system_identifier, "archive-command").await;
-        whose.map_err(|error| render(&error))?;
+        if let Err(why) = whose.map_err(|error| render(&error)) {
+            let refused = PushMessage::Refused(path, why.clone());
+            drop(self.requests.send(refused).await);
+            return Err(why);
+        }
         let (reply, answer) = oneshot::channel();
         let look = move || PendingPush {
             fingerprint: std::fs::metadata(&path)
@@ -248,6 +254,9 @@ impl PushActor {
             tokio::select! {
                 message = self.requests.recv(), if !self.closed => match message {
                     Some(PushMessage::Push(asked)) => self.ask(asked),
+                    Some(PushMessage::Refused(path, why)) => {
+                        self.done.refused.note(path.display(), &why);
+                    }
                     // Who asked may have given up.
                     Some(PushMessage::Report(reply)) => drop(reply.send(self.report())),
                     None => self.closed = true,
@@ -430,11 +439,9 @@ impl PushActor {
             }
             Err(error) => {
                 self.rest(path);
-                let text = render(&error);
-                self.done.failed.note(
-                    path.file_name().unwrap_or_default().to_string_lossy(),
-                    &text,
-                );
+                let (text, name) = (render(&error), path.file_name().unwrap_or_default());
+                self.done
+                    .note_failed(&name.to_string_lossy(), &error, &text);
                 if !was_asked && late.is_empty() {
                     tracing::debug!("not stored ahead: {}", text.trim_end());
                 }

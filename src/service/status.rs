@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::ready::{ReadyFile, status_folder};
+use crate::error::find;
 use crate::health::Now;
+use crate::postgres::archive::{Conflict, ForeignFile};
 use crate::postgres::index::IndexState;
 use crate::postgres::layout::IdleMarker;
 
@@ -43,6 +45,9 @@ pub struct ServiceStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Http {
     pub url: String,
+    /// When the certificate ends that it is answered with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_until: Option<DateTime<Utc>>,
     /// Why it is not yet.
     pub failed: Option<String>,
 }
@@ -79,6 +84,9 @@ pub struct Archiving {
     /// Of these, stored before they were asked for.
     pub ahead: u64,
     pub failed: Failures,
+    /// Of another server, or of a copy of this one: refused.
+    #[serde(default)]
+    pub refused: Failures,
     /// Of those stored, kept beside their names.
     #[serde(default)]
     pub aside: Occurrences,
@@ -100,6 +108,16 @@ impl Archiving {
             waiting: waiting_files(&self.backlogs),
             waiting_since: waiting_since(&self.backlogs),
             fails_since: self.failed.count.last_at.filter(|_| self.resting),
+            refused_at: self.refused.count.last_at,
+        }
+    }
+
+    /// A file could not be stored.
+    pub fn note_failed(&mut self, name: &str, error: &anyhow::Error, text: &str) {
+        self.failed.note(name, text);
+        let foreign = find::<ForeignFile>(error);
+        if foreign.is_some_and(ForeignFile::is_of_another) || find::<Conflict>(error).is_some() {
+            self.refused.note(name, text);
         }
     }
 }

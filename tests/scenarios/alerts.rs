@@ -17,24 +17,27 @@ use crate::restore::{register, take_backup};
 const SETTINGS: &str = "health.first_backup = \"1s\"\nalerts.interval = \"1s\"\nalerts.hold = \"0s\"\nalerts.timeout = \"2s\"\nhttp.refresh_interval = \"1s\"";
 
 /// A file that only the server's user reads.
-fn secret(scratch: &Scratch, name: &str, text: &str) -> String {
+pub fn secret(scratch: &Scratch, name: &str, text: &str) -> String {
     let path = scratch.write(name, text);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("close the file");
     path.display().to_string()
 }
 
-fn walden_with(scratch: &Scratch, cluster: &Cluster, channels: &str) -> Walden {
+pub fn walden_with(scratch: &Scratch, cluster: &Cluster, channels: &str, further: &str) -> Walden {
     let file = scratch.write("alerts.toml", channels);
-    let settings = format!("{SETTINGS}\nalerts.file = \"{}\"", file.display());
+    let settings = format!(
+        "{SETTINGS}\nalerts.file = \"{}\"\n{further}",
+        file.display()
+    );
     Walden::with(scratch, cluster, &settings)
 }
 
 /// A server whose WAL is archived, without a base backup for longer than is good.
-fn unprotected(scratch: &Scratch, channels: &str) -> (Cluster, Walden) {
+pub fn unprotected(scratch: &Scratch, channels: &str) -> (Cluster, Walden) {
     let mut cluster = Cluster::builder(Major::newest())
         .segment_mib(1)
         .start(scratch);
-    let walden = walden_with(scratch, &cluster, channels);
+    let walden = walden_with(scratch, &cluster, channels, "");
     register(&mut cluster, &walden);
     cluster.archive_now();
     wait_until("a base backup is overdue", || {
@@ -45,15 +48,15 @@ fn unprotected(scratch: &Scratch, channels: &str) -> (Cluster, Walden) {
 }
 
 /// A mail server that wants STARTTLS and a login.
-struct MailServer {
+pub struct MailServer {
     child: Child,
-    port: String,
+    pub port: String,
     folder: PathBuf,
 }
 
 impl MailServer {
     /// `None` without aiosmtpd.
-    fn start(scratch: &Scratch, certificate: &Path, key: &Path) -> Option<Self> {
+    pub fn start(scratch: &Scratch, certificate: &Path, key: &Path) -> Option<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let tool = root.join("target/http/aiosmtpd");
         if !tool.exists() {
@@ -103,7 +106,7 @@ impl Drop for MailServer {
     }
 }
 
-fn certificate(scratch: &Scratch) -> (PathBuf, PathBuf) {
+pub fn certificate(scratch: &Scratch) -> (PathBuf, PathBuf) {
     let (certificate, key) = (scratch.join("mail.crt"), scratch.join("mail.key"));
     let output = Command::new("openssl")
         .args([
@@ -139,7 +142,7 @@ fn certificate(scratch: &Scratch) -> (PathBuf, PathBuf) {
 }
 
 /// Whether one of these bodies says so of an alert.
-fn says(bodies: &[Value], status: &str, alert: &str) -> bool {
+pub fn says(bodies: &[Value], status: &str, alert: &str) -> bool {
     bodies
         .iter()
         .any(|body| body["status"] == status && body["alert"] == alert)
@@ -307,7 +310,12 @@ fn a_file_that_cannot_be_used_keeps_no_wal_from_being_archived() {
     let mut cluster = Cluster::builder(Major::newest())
         .segment_mib(1)
         .start(&scratch);
-    let walden = walden_with(&scratch, &cluster, "[[webhook]]\npassword = \"hunter2\"\n");
+    let walden = walden_with(
+        &scratch,
+        &cluster,
+        "[[webhook]]\npassword = \"hunter2\"\n",
+        "",
+    );
     walden.expect_log("nobody is told of alerts until the service is started again");
     register(&mut cluster, &walden);
     let service = walden.serve();
@@ -437,7 +445,7 @@ fn sizes_and_what_was_proven_are_judged_and_told() {
     let mut cluster = Cluster::builder(Major::newest())
         .segment_mib(1)
         .start(&scratch);
-    let walden = walden_with(&scratch, &cluster, &channels);
+    let walden = walden_with(&scratch, &cluster, &channels, "");
     register(&mut cluster, &walden);
     let told = |status: &str, alert: &str| {
         let text = fs::read_to_string(&noted).unwrap_or_default();

@@ -3,6 +3,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod alert_rules;
 mod alerts;
 mod archive;
 mod backup;

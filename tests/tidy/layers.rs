@@ -11,6 +11,7 @@ pub struct Layer {
 
 const LEAVES: &[&str] = &[
     "budget",
+    "certificate",
     "config",
     "data_directory",
     "error",
@@ -44,6 +45,7 @@ const ACTIVITIES: &[&str] = &[
     "codec",
     "storage",
     "budget",
+    "certificate",
     "config",
     "error",
     "fsync",
@@ -181,6 +183,7 @@ const LAYERS: &[Layer] = &[
             "config",
             "error",
             "http_client",
+            "owner",
             "plain",
         ],
         pure: false,

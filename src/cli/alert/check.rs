@@ -3,9 +3,9 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::super::standing::standing;
-use super::{list, policy_and_channels, store};
+use super::{list, memory, policy_and_channels, store};
 use crate::alerts::state::{AlertState, Seen, Severity};
-use crate::alerts::{Evaluator, not_judged};
+use crate::alerts::{Evaluator, Reach, not_judged};
 use crate::cli::{Context, Exit};
 
 /// Between two looks while somebody else tells people.
@@ -16,6 +16,8 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
     let (mut policy, channels) = policy_and_channels(&context.settings)?;
     // Nobody looks again in a minute.
     policy.hold = Duration::ZERO;
+    let memory = memory(&context.settings);
+    let mut reach = Reach::new(&policy, channels.clone(), memory).at_once();
     let looked = async {
         let cluster = context.cluster().await?;
         let seen = seen(context).await?;
@@ -24,13 +26,12 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
     };
     match looked.await {
         Ok(state) => {
+            reach.tell(None).await;
             list::print(context, &state, false)?;
             Ok(exit(&state))
         }
         Err(error) => {
-            channels
-                .send_unreachable(&policy, &not_judged(&error))
-                .await;
+            reach.tell(Some(&not_judged(&error))).await;
             Err(error)
         }
     }

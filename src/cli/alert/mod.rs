@@ -5,13 +5,16 @@ mod list;
 mod silence;
 mod test;
 
+use std::path::PathBuf;
+
 use anyhow::{Context as _, anyhow};
 use clap::Subcommand;
 
 use super::evidence::who;
 use super::{Context, Exit};
 use crate::alerts::decide::Policy;
-use crate::alerts::{AlertStore, AlertsFile, Channels, Evaluator, Origin, parse_file};
+use crate::alerts::{AlertStore, AlertsFile, Channels, Evaluator, Origin, Reach, parse_file};
+use crate::codec::Digest;
 use crate::config::Settings;
 use crate::error::{Hint, with_hint};
 use crate::postgres::cluster::Cluster;
@@ -85,11 +88,26 @@ fn store(cluster: &Cluster) -> AlertStore {
     )
 }
 
-/// What looks how all stands, for the service; `None`: nobody is to be told. Errors: the file cannot be understood.
-pub fn evaluator(settings: &Settings, cluster: &Cluster) -> anyhow::Result<Option<Evaluator>> {
+/// Where this host remembers what it told while the repository could not be reached.
+fn memory(settings: &Settings) -> PathBuf {
+    let whose = format!("{} {}", settings.repository.url, settings.cluster.name);
+    let name = format!("alerts-{}.json", Digest::of(whose.as_bytes()));
+    settings.catalog.cache.join(name)
+}
+
+/// What looks how all stands, for the service, and what tells when that cannot be done; `None`: nobody is to be told. Errors:
+/// the file cannot be understood.
+pub fn evaluator(
+    settings: &Settings,
+    cluster: &Cluster,
+) -> anyhow::Result<Option<(Evaluator, Reach)>> {
     if settings.alerts.file.is_none() {
         return Ok(None);
     }
     let (policy, channels) = policy_and_channels(settings)?;
-    Evaluator::new(store(cluster), policy, channels).map(Some)
+    let reach = Reach::new(&policy, channels.clone(), memory(settings));
+    Ok(Some((
+        Evaluator::new(store(cluster), policy, channels)?,
+        reach,
+    )))
 }

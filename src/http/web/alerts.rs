@@ -20,7 +20,9 @@ pub struct AlertsView {
 
 /// A rule that is broken.
 pub struct AlertView {
-    pub name: String,
+    pub rule: String,
+    /// Which one breaks it, where there are several.
+    pub of: String,
     pub severity: &'static str,
     /// Of its colour.
     pub class: &'static str,
@@ -81,7 +83,8 @@ impl AlertView {
     fn new(alert: &Alert, state: &AlertState, now: DateTime<Utc>) -> Self {
         let silence = state.silence(alert, now);
         Self {
-            name: plain(&alert.id()).into(),
+            rule: plain(&alert.rule).into(),
+            of: plain(&alert.of).into(),
             severity: alert.severity.name(),
             class: match alert.severity {
                 Severity::Critical => "lost",

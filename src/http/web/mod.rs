@@ -156,7 +156,7 @@ async fn sign_out(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
 /// Leads to a page of ours with a new cookie. Lax: a link to an event that a colleague sends works; what it leads to
 /// only shows.
 fn leave(app: &App, address: &str, session: &str, seconds: u64) -> Response {
-    let secure = if app.has_tls { "; Secure" } else { "" };
+    let secure = if app.tls.is_some() { "; Secure" } else { "" };
     let name = cookie_name(app);
     let cookie =
         format!("{name}={session}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}");

@@ -48,7 +48,7 @@ impl From<&Upkeep> for DumpsView {
     }
 }
 
-/// A card for each of the three that there is something to tell of.
+/// A card for each that there is something to tell of.
 pub fn cards(
     upkeep: &Upkeep,
     jobs: &JobsSnapshot,
@@ -60,10 +60,23 @@ pub fn cards(
         let free = format!("{} are free", bytes(disk.free_bytes));
         (format!("{} % full", disk.percent()), vec![(free, None)])
     });
+    let certificate = upkeep.certificate.map(|until| {
+        let value = match until > now {
+            true => format!("{} left", between(now, until)),
+            false => "ended".into(),
+        };
+        (value, vec![("until".into(), Some(When::of(until)))])
+    });
     [
         card(&reasons, Subject::Dump, "Last dump", dump(upkeep, now)),
         card(&reasons, Subject::Jobs, "Jobs", standing(upkeep, jobs)),
         card(&reasons, Subject::Space, "Disk of the repository", disk),
+        card(
+            &reasons,
+            Subject::Certificate,
+            "Certificate of HTTPS",
+            certificate,
+        ),
     ]
     .into_iter()
     .flatten()

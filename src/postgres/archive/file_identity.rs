@@ -55,6 +55,14 @@ pub enum ForeignFile {
 }
 
 impl ForeignFile {
+    /// Whether another server's is what it looks like.
+    pub fn is_of_another(&self) -> bool {
+        matches!(
+            self,
+            Self::Name { .. } | Self::Size { .. } | Self::Cluster { .. }
+        )
+    }
+
     /// The next step.
     pub fn hint(&self) -> &'static str {
         match self {

@@ -138,18 +138,7 @@ pub async fn run(request: &CheckRequest<'_>) -> Vec<Verdict> {
         true => store::check(request, &mut verdicts).await,
         false => None,
     };
-    if request.wants(&[Check::Lifecycle]) {
-        verdicts.push(match &repository {
-            Some(_) => lifecycle::check(request).await,
-            None => Check::Lifecycle.because(Check::Repository),
-        });
-    }
-    if request.wants(&[Check::Space]) {
-        verdicts.push(match &repository {
-            Some(_) => space::check(request).await,
-            None => Check::Space.because(Check::Repository),
-        });
-    }
+    check_place_of(request, repository.is_some(), &mut verdicts).await;
     let user = match request.wants(SERVER) || request.wants(&[Check::Service, Check::Owner]) {
         true => check_server(request, repository.clone(), &mut verdicts).await,
         false => None,
@@ -159,6 +148,9 @@ pub async fn run(request: &CheckRequest<'_>) -> Vec<Verdict> {
     }
     if request.wants(&[Check::Service]) {
         verdicts.push(hook::check_service(request, user).await);
+    }
+    if request.wants(&[Check::Certificate]) {
+        verdicts.push(upkeep::check_certificate(request.settings));
     }
     if request.wants(upkeep::CHECKS) {
         verdicts.extend(upkeep::check(request, repository.clone()).await);
@@ -171,6 +163,22 @@ pub async fn run(request: &CheckRequest<'_>) -> Vec<Verdict> {
         verdicts.extend(recovery::check(request, repository, asks).await);
     }
     chosen(verdicts, &request.checks)
+}
+
+/// The bucket's rules, or the room in the folder. `is_there`: the repository can be reached.
+async fn check_place_of(request: &CheckRequest<'_>, is_there: bool, verdicts: &mut Vec<Verdict>) {
+    if request.wants(&[Check::Lifecycle]) {
+        verdicts.push(match is_there {
+            true => lifecycle::check(request).await,
+            false => Check::Lifecycle.because(Check::Repository),
+        });
+    }
+    if request.wants(&[Check::Space]) {
+        verdicts.push(match is_there {
+            true => space::check(request).await,
+            false => Check::Space.because(Check::Repository),
+        });
+    }
 }
 
 /// What is decided anew once the checks have shown what the settings really do.

@@ -5,16 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{anyhow, ensure};
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, timeout};
 
 use super::{Check, CheckRequest, Verdict, disk_use, open_cluster};
+use crate::certificate::{read_chain, valid_until};
 use crate::config::Settings;
 use crate::error::one_line;
 use crate::evidence::LatestRecords;
 use crate::evidence::record::{Act, Record, Verdict as EvidenceVerdict};
-use crate::health::{ActEnd, ActKind, HealthReason, SeenAct, SeenJobs, Subject, Upkeep, words};
+use crate::health::{
+    ActEnd, ActKind, HealthReason, SeenAct, SeenJobs, Subject, Upkeep, moment, words,
+};
 use crate::plain::counted;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::drill::DrillKind;
@@ -44,11 +47,51 @@ pub async fn upkeep(
         reader.look(cluster, folder, patience),
         found_out(jobs(cluster.clone()), patience),
     );
+    let (certificate, certificate_unknown) = certificate_end(settings);
     Upkeep {
         jobs,
         runs,
         jobs_unknown,
+        certificate,
+        certificate_unknown,
         ..upkeep
+    }
+}
+
+/// When the certificate ends that the settings name, and why that is not known; nothing where none is shown.
+fn certificate_end(settings: &Settings) -> (Option<DateTime<Utc>>, Option<String>) {
+    let named = settings.http.tls_certificate.as_deref();
+    let Some(file) = named.filter(|_| settings.http.listen.is_some()) else {
+        return (None, None);
+    };
+    match read_chain(file, "http.tls_certificate") {
+        Ok(chain) => match valid_until(&chain) {
+            Some(until) => (Some(until), None),
+            None => {
+                let file = file.display();
+                (None, Some(format!("\"{file}\" does not say when it ends")))
+            }
+        },
+        Err(error) => (None, Some(one_line(&error))),
+    }
+}
+
+/// Judges the file: what a service shows that was started before is what `walden status` tells.
+pub(super) fn check_certificate(settings: &Settings) -> Verdict {
+    let (certificate, certificate_unknown) = certificate_end(settings);
+    let upkeep = Upkeep {
+        certificate,
+        certificate_unknown,
+        ..Upkeep::default()
+    };
+    let reasons = upkeep.judge(&settings.health, Utc::now());
+    let reasons = about(&reasons, Subject::Certificate);
+    match upkeep.certificate {
+        None if reasons.is_empty() => Check::Certificate.skipped("HTTPS is not spoken"),
+        until => {
+            let good = until.map(|until| format!("it is valid until {}", moment(until)));
+            Check::Certificate.judged(&reasons, good.unwrap_or_default())
+        }
     }
 }
 

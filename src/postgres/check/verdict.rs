@@ -33,6 +33,7 @@ pub enum Check {
     Replication,
     Hook,
     Service,
+    Certificate,
     EndToEnd,
     Archiver,
     Dump,
@@ -155,6 +156,11 @@ impl Check {
             Self::Service,
             "service",
             "Does `walden serve` answer the hooks?",
+        ),
+        (
+            Self::Certificate,
+            "certificate",
+            "Will the certificate of HTTPS be valid for some time?",
         ),
         (
             Self::EndToEnd,
