@@ -24,6 +24,7 @@ pub const SUCCESSES: &[&str] = &[
     "drill",
     "canary",
     "dump-drill",
+    "counts",
     "expire",
     "copy",
     "alerts",

@@ -383,6 +383,8 @@ settings! {
         canary: Option<Cron> = SettingType::Cron, Unset("*/5 * * * *");
         /// When a drill restores the newest dump of the database of `postgresql.dsn`.
         dump_drill: Option<Cron> = SettingType::Cron, Unset("0 5 * * 0");
+        /// When the tables of `drill.counts` are counted on the server.
+        counts: Option<Cron> = SettingType::Cron, Unset("15 1 * * *");
         /// When what retention keeps no longer is deleted.
         expire: Option<Cron> = SettingType::Cron, Unset("30 5 * * *");
         /// When the cluster is copied to `copy_to`.
@@ -433,6 +435,8 @@ settings! {
         /// The database of the source in which `walden drill canary` keeps a small table of its own, walden.canary: what a
         /// drill finds of it is checked, and tells how old the data is. When not set, nothing is written.
         canary: Option<String> = SettingType::Word, Unset("postgres");
+        /// Tables of that database whose rows `walden drill canary --counts` counts, each as SQL names it, with its schema.
+        counts: Vec<String> = SettingType::List, Value("[]");
     }
 
     /// Records of what was done: restores, drills, verifications, deletions.

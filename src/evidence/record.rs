@@ -22,6 +22,8 @@ pub enum Act {
     Verification,
     /// Something was deleted: by retention, or by hand.
     Deletion,
+    /// Rows were counted on the source, for a drill to compare.
+    Count,
     /// The settings in force became others.
     Configuration,
     /// Old records were removed.
@@ -41,6 +43,7 @@ impl Act {
             Self::TableRecovery => "table-recovery",
             Self::Verification => "verification",
             Self::Deletion => "deletion",
+            Self::Count => "count",
             Self::Configuration => "configuration",
             Self::Trim => "trim",
             Self::Other => "other",

@@ -41,7 +41,7 @@ enum DrillVerb {
     Run(RunArgs),
     /// Write a row into walden.canary, a small table of Walden's own in the database of `drill.canary`. A drill checks what
     /// it finds of it, and tells by it how old the restored data is.
-    Canary,
+    Canary(canary::Args),
     /// Prove the way of a dump: make a database with known data on the server, dump it, restore it elsewhere, compare every value, and
     /// remove all of it. The role of `postgresql.dsn` needs CREATEDB.
     #[command(
@@ -61,7 +61,8 @@ struct RunArgs {
     /// The database whose dump is restored; else the one of `postgresql.dsn`.
     #[arg(long, value_name = "DATABASE", requires = "dump")]
     database: Option<String>,
-    /// The moment: latest, random, or a time in the form of `walden restore --time`. Of dumps: latest or random.
+    /// The moment: latest, random, counted (where `walden drill canary --counts` counted last), or a time in the form of
+    /// `walden restore --time`. Of dumps: latest or random.
     #[arg(long, default_value = "latest", value_name = "WHEN")]
     at: String,
     /// Leave the restored cluster there, stopped, and say where.
@@ -71,11 +72,11 @@ struct RunArgs {
 
 /// Runs the verb.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
-    if !matches!(args.verb, DrillVerb::Canary) {
+    if !matches!(args.verb, DrillVerb::Canary(_)) {
         refuse_root()?;
     }
     let (cluster, done) = match args.verb {
-        DrillVerb::Canary => return canary::run(context).await,
+        DrillVerb::Canary(args) => return canary::run(context, &args).await,
         DrillVerb::Run(args) if args.dump => of_dump(context, &args).await?,
         DrillVerb::Run(args) => physical(context, &args).await?,
         DrillVerb::RoundTrip => {
@@ -114,6 +115,7 @@ async fn physical(context: &Context, args: &RunArgs) -> anyhow::Result<Drilled> 
     let target = match args.at.as_str() {
         "latest" => DrillTarget::Latest,
         "random" => DrillTarget::Random(getrandom::u64()?),
+        "counted" => DrillTarget::Counted,
         text => DrillTarget::At(moment(text, Utc::now()).map_err(wrong_usage)?),
     };
     let options = options(context, target, args.keep)?;

@@ -88,24 +88,34 @@ pub async fn recorded(
     done
 }
 
-/// Keeps a record, and removes those that are too old.
+/// Keeps a record, and removes those that are too old. That it cannot be kept is told, and nothing else changes.
 pub async fn keep(settings: &Settings, cluster: &Cluster, evidence: Evidence) {
+    if let Err(error) = append(settings, cluster, evidence).await {
+        tell("no record of this is kept", &error);
+    }
+}
+
+/// The same. Errors: it cannot be kept.
+pub async fn append(
+    settings: &Settings,
+    cluster: &Cluster,
+    evidence: Evidence,
+) -> anyhow::Result<()> {
     let are_told = tell_settings(settings, cluster, evidence.began).await;
     let (journal, mut who, ended) = (cluster.journal(), who_under(settings), evidence.ended);
     if !are_told {
         who.settings = None;
     }
     let deadline = Instant::now() + PATIENCE;
-    match until(deadline.into(), journal.append(&who, evidence)).await {
-        Ok(id) => tracing::debug!("kept as record {id}"),
-        Err(error) => return tell("no record of this is kept", &error),
-    }
+    let id = until(deadline.into(), journal.append(&who, evidence)).await?;
+    tracing::debug!("kept as record {id}");
     if let Err(error) = journal.trim(&who, settings.evidence.keep, ended).await {
         tell(
             "this is recorded, but old records cannot be removed",
             &error,
         );
     }
+    Ok(())
 }
 
 fn tell(what: &str, error: &anyhow::Error) {

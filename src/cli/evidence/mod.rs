@@ -18,7 +18,7 @@ use crate::evidence::chain::{Chains, Fault};
 use crate::evidence::record::{Act, Record};
 
 pub use configuration::{tell_settings, who};
-pub use keep::{Told, keep, recorded};
+pub use keep::{Told, append, keep, recorded};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -63,7 +63,14 @@ const KINDS: &[JobKind] = &[
         cron: |schedule| schedule.canary.as_ref(),
         lane: |_| Lane::Brief,
         deadline: |_| BRIEF,
-        arguments: canary,
+        arguments: |settings| canary(settings, "drill canary"),
+    },
+    JobKind {
+        name: "counts",
+        cron: |schedule| schedule.counts.as_ref(),
+        lane: |_| Lane::Short,
+        deadline: |settings| settings.schedule.deadline,
+        arguments: |settings| canary(settings, "drill canary --counts"),
     },
     JobKind {
         name: "dump-drill",
@@ -109,9 +116,9 @@ fn deadline_of_dumps(settings: &Settings) -> Duration {
     }
 }
 
-fn canary(settings: &Settings) -> Result<Vec<String>, Missing> {
+fn canary(settings: &Settings, verb: &str) -> Result<Vec<String>, Missing> {
     let database = settings.drill.canary.as_ref();
-    database.map(|_| words("drill canary")).ok_or(Missing {
+    database.map(|_| words(verb)).ok_or(Missing {
         what: "\"drill.canary\" is not set: where to write is not known",
         hint: "set it to a database of the server",
     })

@@ -1,9 +1,13 @@
 //! What is known of the source before it is restored, and is looked for in the restored server.
 
+use std::time::Instant;
+
 use chrono::{DateTime, Utc};
 
 use super::canary::{Expected, SeenCanary};
 use super::canary_table;
+use super::counts::Counts;
+use super::counts_table;
 use super::database::Door;
 use super::report::DrillReport;
 use crate::evidence::Journal;
@@ -14,11 +18,17 @@ use crate::evidence::record::Act;
 pub struct Known {
     /// Canaries, in this database.
     pub canary: Option<(String, Expected)>,
+    /// What was counted at the place that is restored to.
+    pub counts: Option<Counts>,
 }
 
 impl Known {
-    /// Looks for it.
-    pub async fn look(&self, door: &Door, report: &mut DrillReport) {
+    /// Looks for it, until then.
+    pub async fn look(&self, door: &Door, report: &mut DrillReport, until: Instant) {
+        if let Some(counts) = &self.counts {
+            let compared = counts_table::compare(door, counts, until).await;
+            report.checks.extend(compared);
+        }
         if let Some((database, expected)) = &self.canary {
             let (checks, seen) = canary_table::look(door, database, expected).await;
             report.checks.extend(checks);

@@ -68,9 +68,9 @@ impl Look<'_> {
             None if access == Access::ReadOnly => Ended(Stage::Prepare, error),
             None => Ended(Stage::Server, error),
         })?;
-        // Before anything else makes transactions of its own there.
-        self.known.look(&door, report).await;
         let until = Instant::now() + drill.budget;
+        // Before anything else makes transactions of its own there.
+        self.known.look(&door, report, until).await;
         if let Some((database, tables)) = self.database {
             let compared = tables.compare(&door, database, until).await;
             report.checks.extend(compared);

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::asserts::Asserts;
 use super::canary::Expected;
 use super::checks::{check, stopped_as_planned};
+use super::counts::Counts;
 use super::database::Access;
 use super::known::{self, Known};
 use super::look::Look;
@@ -32,6 +33,9 @@ use crate::postgres::planning::FreshPlanner;
 use crate::postgres::replication::ConnInfo;
 use crate::postgres::restore::start::Recovered;
 use crate::postgres::types::TimelineId;
+
+/// Counts that are tried, the newest first.
+const COUNTS: usize = 20;
 
 /// What is asked for.
 #[derive(Debug)]
@@ -91,11 +95,16 @@ pub async fn drill(
     first: impl AsyncFnOnce(Shown<'_>, &mut DrillReport) -> Result<(), Ended>,
 ) -> Result<(), Ended> {
     let begun = Instant::now();
-    let (plan, protected) = plan(settings, planner, options.target, report).await?;
+    let Planned {
+        plan,
+        protected,
+        counts,
+    } = planned(settings, planner, options.target, report).await?;
     report.phase("plan", begun.elapsed().as_secs_f64());
     tell(report, &plan);
     let (cluster, moment) = (planner.cluster(), plan.moment());
-    let known = known(settings, &cluster, options, &plan, report).await?;
+    let canary = canary(settings, &cluster, options, (&plan, &counts), report).await?;
+    let known = Known { canary, counts };
     let (backup, timeline) = (plan.backup.id.clone(), plan.timeline);
     let stopped_at = plan.backup.stopped_at;
     let server = restored(settings, cluster, plan, scratch, &mut report.phases).await?;
@@ -146,19 +155,23 @@ async fn pages(
     report.phase("page checksums", begun.elapsed().as_secs_f64());
 }
 
-/// What the restored server must show of what was known before. Errors: the repository does not say.
-async fn known(
+/// Where canaries are, and what is expected of them. Errors: the repository does not say.
+async fn canary(
     settings: &Settings,
     cluster: &Cluster,
     options: &DrillOptions,
-    plan: &RecoveryPlan,
+    (plan, counts): (&RecoveryPlan, &Option<Counts>),
     report: &DrillReport,
-) -> Result<Known, Ended> {
+) -> Result<Option<(String, Expected)>, Ended> {
     let Some(database) = settings.drill.canary.clone() else {
-        return Ok(Known::default());
+        return Ok(None);
     };
-    let (reference, reaches) = match (&plan.request.target, report.rpo_seconds) {
-        (Target::Time(time), _) => (*time, Some(*time)),
+    let moment = match (&plan.request.target, counts) {
+        (Target::Time(time), _) => Some(*time),
+        (_, counts) => counts.as_ref().map(|counts| counts.at),
+    };
+    let (reference, reaches) = match (moment, report.rpo_seconds) {
+        (Some(moment), _) => (moment, Some(moment)),
         (_, Some(age)) => {
             let age = TimeDelta::milliseconds((age * 1000.0) as i64);
             (report.began, Some(report.began - age))
@@ -173,9 +186,61 @@ async fn known(
         rpo_target: settings.drill.rpo_target,
         seen_before: seen.at(Stage::Plan)?,
     };
-    Ok(Known {
-        canary: Some((database, expected)),
+    Ok(Some((database, expected)))
+}
+
+/// What is restored.
+struct Planned {
+    plan: RecoveryPlan,
+    /// Everything that was committed by then can be restored, as far as that is known.
+    protected: Option<DateTime<Utc>>,
+    /// What was counted at its place.
+    counts: Option<Counts>,
+}
+
+async fn planned(
+    settings: &Settings,
+    planner: &FreshPlanner,
+    target: DrillTarget,
+    report: &mut DrillReport,
+) -> Result<Planned, Ended> {
+    if target == DrillTarget::Counted {
+        return plan_of_counts(planner).await;
+    }
+    let (plan, protected) = plan(settings, planner, target, report).await?;
+    Ok(Planned {
+        plan,
+        protected,
+        counts: None,
     })
+}
+
+/// The newest counts that can be restored to, and how. Errors: there are none, or the repository does not say.
+async fn plan_of_counts(planner: &FreshPlanner) -> Result<Planned, Ended> {
+    let journal = planner.cluster().journal();
+    let counted = journal.newest(COUNTS, Counts::of_record).await;
+    let mut refused = None;
+    for counts in counted.at(Stage::Plan)? {
+        let decided = planner.decide(&counts.request()).await;
+        match decided.at(Stage::Plan)? {
+            Ok(plan) => {
+                return Ok(Planned {
+                    plan,
+                    protected: None,
+                    counts: Some(counts),
+                });
+            }
+            Err(why) => refused = refused.or(Some(why)),
+        }
+    }
+    let error = match refused {
+        Some(why) => anyhow::Error::new(*why).context("no counts can be restored to"),
+        None => with_hint(
+            anyhow!("nothing was counted on the source"),
+            "`walden drill canary --counts` counts the tables of `drill.counts`",
+        ),
+    };
+    Err(Ended(Stage::Prepare, error))
 }
 
 fn tell(report: &mut DrillReport, plan: &RecoveryPlan) {
@@ -227,7 +292,7 @@ async fn plan(
         // Somebody asked for too much; what the windows promise, and the latest, must be there.
         let stage = match target {
             DrillTarget::At(_) => Stage::Refused,
-            DrillTarget::Latest | DrillTarget::Random(_) => Stage::Plan,
+            _ => Stage::Plan,
         };
         Ended(stage, anyhow::Error::new(*unreachable))
     })?;

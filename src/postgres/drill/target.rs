@@ -12,6 +12,8 @@ pub enum DrillTarget {
     /// Any moment that can be restored, chosen by this number.
     Random(u64),
     At(DateTime<Utc>),
+    /// Where rows were counted on the source last, as far as that is archived.
+    Counted,
 }
 
 impl DrillTarget {
@@ -20,6 +22,8 @@ impl DrillTarget {
         match self {
             Self::Latest => Some(Target::Latest),
             Self::At(time) => Some(Target::Time(time)),
+            // A record tells, no window.
+            Self::Counted => None,
             Self::Random(number) => random(number, windows).map(Target::Time),
         }
     }

@@ -10,6 +10,7 @@ pub mod digests;
 mod files;
 pub mod job;
 pub mod kept;
+pub mod names;
 pub mod needs;
 mod outcome;
 pub mod phases;

@@ -5,13 +5,13 @@ use anyhow::{Context, anyhow};
 use super::columns::{self, TableColumns, rows_of};
 use super::compare::{Pair, equals};
 use super::load::{self, Loaded};
-use super::names::QualifiedName;
 use super::options::{Clock, RecoverOptions};
 use super::put_back::{insert_missing, revert_changed, take_name};
 use super::rename::{NamedKind, Rename};
 use super::report::{Comparison, LeftOut, Made, Outcome, PutBack};
 use super::sessions::{Said, words};
 use super::source::{ForeignKey, SourceTable};
+use crate::postgres::dump_restore::names::QualifiedName;
 use crate::postgres::dump_restore::sql::quoted;
 use crate::postgres::replication::SqlClient;
 

@@ -3,8 +3,8 @@
 use serde::Serialize;
 use tokio_postgres::GenericClient;
 
-use super::names::QualifiedName;
 use super::sessions::Said;
+use crate::postgres::dump_restore::names::QualifiedName;
 use crate::postgres::dump_restore::sql::quoted;
 
 /// What a session may see of a table.

@@ -4,7 +4,7 @@
 //! equal hides a change. Only keys of the system's types are compared by its own `=`, so that indexes and hashes serve.
 
 use super::columns::{Column, TableColumns, rows_of};
-use super::names::QualifiedName;
+use crate::postgres::dump_restore::names::QualifiedName;
 use crate::postgres::dump_restore::sql::quoted;
 
 /// The two tables of a database.

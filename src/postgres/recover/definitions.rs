@@ -6,10 +6,10 @@ use std::process::Stdio;
 
 use anyhow::{Context, anyhow};
 
-use super::names::QualifiedName;
 use crate::config::Settings;
 use crate::postgres::drill::database::Door;
 use crate::postgres::dump::programs::Programs;
+use crate::postgres::dump_restore::names::QualifiedName;
 use crate::postgres::dump_restore::selection::around;
 use crate::postgres::dump_restore::toc::{Toc, TocEntry};
 use crate::postgres::replication::conninfo::ProgramConnection;

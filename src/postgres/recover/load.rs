@@ -11,7 +11,6 @@ use tokio_postgres::{Client, GenericClient, Transaction};
 use super::columns::{list, rows_of};
 use super::compare::parenthesised;
 use super::definitions::Step;
-use super::names::QualifiedName;
 use super::need::{self, Needed, shown};
 use super::put_back::ColumnSequence;
 use super::rename::{NamedKind, Rename};
@@ -19,6 +18,7 @@ use super::report::LeftOut;
 use super::sessions::{Said, attempt};
 use super::source::{Grant, SourceTable};
 use crate::error::with_hint;
+use crate::postgres::dump_restore::names::QualifiedName;
 use crate::postgres::dump_restore::sql::{literal, quoted};
 use crate::postgres::dump_restore::toc::TocEntry;
 

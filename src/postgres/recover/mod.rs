@@ -10,7 +10,6 @@ mod compare;
 mod definitions;
 mod from_dump;
 mod load;
-mod names;
 mod need;
 mod options;
 mod private_server;

@@ -2,9 +2,9 @@
 
 use tokio_postgres::Transaction;
 
-use super::names::QualifiedName;
 use super::report::LeftOut;
 use super::sessions::{Said, attempt};
+use crate::postgres::dump_restore::names::QualifiedName;
 use crate::postgres::dump_restore::sql::{literal, quoted};
 use crate::postgres::dump_restore::toc::TocEntry;
 

@@ -2,8 +2,8 @@
 
 use super::columns::{Column, list};
 use super::compare::{Pair, as_text};
-use super::names::QualifiedName;
 use super::rename::{NamedKind, Rename};
+use crate::postgres::dump_restore::names::QualifiedName;
 use crate::postgres::dump_restore::sql::{literal, quoted};
 
 /// A sequence that a column of the present table takes its values from.

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use anyhow::{anyhow, ensure};
 use tokio_postgres::Client;
 
-use super::names::QualifiedName;
 use super::rename::LONGEST;
 use super::sessions::Said;
 use crate::error::with_hint;
+use crate::postgres::dump_restore::names::QualifiedName;
 
 const TAKEN: &str = "select n.nspname::text, x.name from (\
         select relnamespace, relname::text from pg_catalog.pg_class \

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::names::QualifiedName;
+use crate::postgres::dump_restore::names::QualifiedName;
 
 /// What PostgreSQL cuts names to, in bytes.
 pub const LONGEST: usize = 63;

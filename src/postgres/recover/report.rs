@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::names::QualifiedName;
 use crate::evidence::record::Phase;
+use crate::postgres::dump_restore::names::QualifiedName;
 
 /// A recovered table.
 #[derive(Debug, Serialize)]

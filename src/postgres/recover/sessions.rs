@@ -4,18 +4,10 @@ use anyhow::{Context, anyhow};
 use tokio_postgres::{Client, Error, Transaction};
 
 use crate::error::with_hint;
+use crate::postgres::replication::session::{SAME_TEXT, options};
 
-/// Values as text are the same on both sides, and nothing but the system's own names is found without a schema.
-const BOTH: [(&str, &str); 11] = [
-    ("search_path", ""),
-    ("DateStyle", "ISO,MDY"),
-    ("IntervalStyle", "postgres"),
-    ("TimeZone", "UTC"),
-    ("extra_float_digits", "3"),
-    ("bytea_output", "hex"),
-    ("lc_monetary", "C"),
-    ("xmloption", "content"),
-    ("row_security", "off"),
+/// Nothing ends it.
+const ENDLESS: [(&str, &str); 2] = [
     ("statement_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
 ];
@@ -27,22 +19,14 @@ const PRIVATE: [(&str, &str); 2] = [
 /// A lock of the present must not keep others waiting behind this for ever.
 const PRESENT: [(&str, &str); 2] = [("lock_timeout", "60s"), ("check_function_bodies", "off")];
 
-fn options(settings: &[&[(&str, &str)]]) -> String {
-    let settings = settings.iter().copied().flatten();
-    let words: Vec<String> = settings
-        .map(|(name, value)| format!("-c {name}={value}"))
-        .collect();
-    words.join(" ")
-}
-
 /// Settings of sessions with the private server.
 pub fn private() -> String {
-    options(&[&BOTH, &PRIVATE])
+    options(&[&SAME_TEXT, &ENDLESS, &PRIVATE])
 }
 
 /// Settings of sessions with the server that the table goes to.
 pub fn present() -> String {
-    options(&[&BOTH, &PRESENT])
+    options(&[&SAME_TEXT, &ENDLESS, &PRESENT])
 }
 
 /// Sets what later majors add. A server that works on for nobody finds that out.

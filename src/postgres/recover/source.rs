@@ -4,11 +4,11 @@ use anyhow::anyhow;
 use tokio_postgres::{Client, Row};
 
 use super::columns::{self, TableColumns};
-use super::names::QualifiedName;
 use super::rename::NamedKind;
 use super::report::LeftOut;
 use super::sessions::Said;
 use crate::error::with_hint;
+use crate::postgres::dump_restore::names::QualifiedName;
 
 /// A table in the private server, with its partitions.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 //! Connections to PostgreSQL: the replication protocol, and SQL by the simple query protocol.
 //!
 //! `messages` is pure; `wire` moves bytes; `startup` makes a session of an address; `connection`, `commands` and
-//! `base_backup` are what callers use; `client` has sessions of tokio-postgres, which know parameters and COPY.
+//! `base_backup` are what callers use; `client` has sessions of tokio-postgres, which know parameters and COPY;
+//! `session` sets what such a session depends on (pure).
 
 mod base_backup;
 mod client;
@@ -11,6 +12,7 @@ pub mod conninfo;
 mod error;
 pub mod messages;
 mod notice;
+pub mod session;
 mod startup;
 mod tls;
 mod tls_failure;

@@ -1,6 +1,7 @@
 //! Drills on real servers: the right one of three verdicts, and nothing left behind.
 
 mod canary;
+mod counts;
 mod dumped;
 mod dumps;
 mod faults;

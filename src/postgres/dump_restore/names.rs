@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use crate::postgres::dump_restore::sql::quoted;
+use super::sql::quoted;
 
 /// A relation, an index, a sequence or what else has a name in a schema.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
