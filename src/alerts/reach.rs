@@ -18,6 +18,10 @@ use crate::owner;
 /// Bytes of what is remembered, at most.
 const LONGEST: u64 = 1 << 20;
 
+/// How often, and after what time each, the memory is looked at that another has.
+const TRIES: u32 = 5;
+const BETWEEN_TRIES: Duration = Duration::from_millis(100);
+
 /// Who tells it.
 #[derive(Debug)]
 pub struct Reach {
@@ -65,11 +69,7 @@ impl Reach {
         if self.policy.routes.is_empty() {
             return;
         }
-        let memory = self.memory(what.is_some()).unwrap_or_else(|error| {
-            tracing::debug!("alerts: \"{}\": {error}", self.file.display());
-            Memory::Absent
-        });
-        let mut file = match memory {
+        let mut file = match self.memory(what.is_some()).await {
             Memory::Ours(file) => Some(file),
             Memory::Theirs => return,
             Memory::Absent => None,
@@ -92,8 +92,24 @@ impl Reach {
         }
     }
 
-    /// `makes`: also where nothing is remembered yet.
-    fn memory(&self, makes: bool) -> io::Result<Memory> {
+    /// Waits a moment for it: a program that is being started holds, until it is, what was open. `makes`: also where nothing is
+    /// remembered yet.
+    async fn memory(&self, makes: bool) -> Memory {
+        let mut tries = TRIES;
+        loop {
+            tries -= 1;
+            match self.open(makes) {
+                Ok(Memory::Theirs) if tries > 0 => tokio::time::sleep(BETWEEN_TRIES).await,
+                Ok(memory) => return memory,
+                Err(error) => {
+                    tracing::debug!("alerts: \"{}\": {error}", self.file.display());
+                    return Memory::Absent;
+                }
+            }
+        }
+    }
+
+    fn open(&self, makes: bool) -> io::Result<Memory> {
         if makes {
             self.make()?;
         }

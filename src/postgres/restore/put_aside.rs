@@ -157,10 +157,9 @@ impl PutAside {
 
     /// Does it. After an error everything is where it was.
     pub fn carry_out(&self) -> anyhow::Result<()> {
-        let mut done = 0;
         for at in 0..self.folders.len() {
             if let Err(error) = self.put(at) {
-                for at in (0..done).rev() {
+                for at in (0..at).rev() {
                     if let Err(error) = self.put_back(at) {
                         let was = self.folders[at].was.display();
                         tracing::error!("\"{was}\" is not put back: {error}. {}", self.way_back());
@@ -168,7 +167,6 @@ impl PutAside {
                 }
                 return Err(error);
             }
-            done += 1;
         }
         Ok(())
     }
