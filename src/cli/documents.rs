@@ -304,6 +304,7 @@ fn what_the_documents_show_is_followed_but_for_what_needs_other_programs() {
     let expected = [
         ("docs/operations/check.md", "needs NRPE"),
         ("docs/operations/check.md", "needs systemd"),
+        ("docs/operations/drill.md", "needs a database of that name"),
         ("docs/operations/dumps.md", "shows the way by hand"),
         ("docs/operations/monitoring.md", "needs Prometheus"),
         ("docs/operations/monitoring.md", "needs Prometheus"),

@@ -171,6 +171,8 @@ impl Programs {
                     command.env_remove(&name);
                 }
             }
+            // What the database sets for its sessions ends none of them.
+            command.env("PGOPTIONS", "-c statement_timeout=0");
             // An empty file of passwords: the right one is known.
             command.env("PGPASSFILE", "/dev/null");
         }

@@ -2,7 +2,9 @@
 
 use chrono::{Timelike, Utc};
 
-use super::{check, drill, entry, flip_byte, is_empty, prepared, records, verdicts};
+use super::{
+    ELSEWHERE, check, drill, drill_where, entry, flip_byte, is_empty, prepared, records, verdicts,
+};
 use crate::harness::{Major, Scratch, clock_ahead, finish, outer_majors};
 
 fn of_a_dump(major: Major) {
@@ -20,7 +22,7 @@ fn of_a_dump(major: Major) {
          analyze",
     );
     walden.ok(["dump", "take"]);
-    let report = drill(&walden, 0, &["--dump"]);
+    let report = drill_where(&walden, 0, &["--dump"], ELSEWHERE);
     assert_eq!(report["verdict"], "passed", "{report:#}");
     for name in [
         "tables of the dump",

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::{check, drill, entry, flip_byte, is_empty, prepared, prepared_by};
-use crate::harness::{Cluster, Major, Scratch, Walden, finish};
+use super::{check, drill, drill_where, entry, flip_byte, is_empty, prepared, prepared_by};
+use crate::harness::{Cluster, Major, Scratch, Walden};
 
 /// Programs of a major whose server runs `script` before it starts for good.
 pub fn programs(scratch: &Scratch, major: &Major, name: &str, script: &str) -> PathBuf {
@@ -29,13 +29,11 @@ pub fn programs(scratch: &Scratch, major: &Major, name: &str, script: &str) -> P
 
 /// A drill with other settings, as the environment gives them.
 pub fn drill_with(walden: &Walden, code: i32, settings: &[(&str, &str)]) -> Value {
-    let mut command = walden.command(["--format", "json", "drill", "run"]);
-    for (name, value) in settings {
-        command.env(format!("WALDEN_{name}"), value);
-    }
-    let output = finish(&mut command);
-    assert_eq!(output.code, Some(code), "{output:?}");
-    serde_json::from_str(&output.stdout).expect("JSON")
+    let names = settings.iter().map(|(name, _)| format!("WALDEN_{name}"));
+    let names: Vec<String> = names.collect();
+    let values = settings.iter().map(|(_, value)| *value);
+    let variables: Vec<(&str, &str)> = names.iter().map(String::as_str).zip(values).collect();
+    drill_where(walden, code, &[], &variables)
 }
 
 pub fn reason(report: &Value) -> &str {
