@@ -88,15 +88,16 @@ async fn exchange(
     Ok((head.status, read))
 }
 
-/// The request with a token, which a file of this user alone holds.
+/// The request with a token, which a file of this user alone holds. `setting`: what names that file.
 pub fn with_bearer(
     mut request: Request<String>,
     file: Option<&Path>,
+    setting: &str,
 ) -> anyhow::Result<Request<String>> {
     if let Some(file) = file {
-        let token = secret(file, "bearer_file")?;
+        let token = secret(file, setting)?;
         let value = HeaderValue::from_str(&format!("Bearer {token}"));
-        let mut value = value.context("the token in bearer_file cannot be sent")?;
+        let mut value = value.with_context(|| format!("the token in {setting} cannot be sent"))?;
         value.set_sensitive(true);
         request.headers_mut().insert(AUTHORIZATION, value);
     }

@@ -105,7 +105,7 @@ impl Channels {
             let request = Request::builder()
                 .method(&*known.method)
                 .body(String::new())?;
-            let request = with_bearer(request, known.bearer_file.as_deref())?;
+            let request = with_bearer(request, known.bearer_file.as_deref(), "bearer_file")?;
             self.in_time(send(request, &url, known.ca_file.as_deref()))
                 .await
         };
@@ -223,7 +223,7 @@ async fn webhook(hook: &Webhook, message: &Message) -> anyhow::Result<()> {
     }
     let request = request.body(message.filled(template.as_ref(), escape));
     let request = request.context("the request cannot be made: method or headers")?;
-    let request = with_bearer(request, hook.bearer_file.as_deref())?;
+    let request = with_bearer(request, hook.bearer_file.as_deref(), "bearer_file")?;
     send(request, &url, hook.ca_file.as_deref()).await
 }
 

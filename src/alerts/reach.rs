@@ -154,7 +154,8 @@ fn read(file: &mut File) -> Option<AlertState> {
 }
 
 fn write(file: &mut File, state: &AlertState) -> io::Result<()> {
-    file.set_len(0)?;
+    let text = serde_json::to_vec_pretty(state)?;
     file.rewind()?;
-    file.write_all(&serde_json::to_vec_pretty(state)?)
+    file.write_all(&text)?;
+    file.set_len(text.len() as u64)
 }

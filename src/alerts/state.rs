@@ -23,7 +23,7 @@ pub const LONGEST_SILENCE: Duration = Duration::from_secs(30 * 86_400);
 
 /// Rules of which the second is broken instead of the first when that gets worse.
 pub const WORSE: [(&str, &str); 5] = [
-    ("CertificateEnds", "CertificateEnded"),
+    ("CertificateExpires", "CertificateExpired"),
     ("JobFailed", "JobFailsAgain"),
     ("DiskUsed", "DiskFull"),
     ("BackupSize", "BackupSmall"),

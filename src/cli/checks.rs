@@ -23,7 +23,7 @@ pub fn asserts(context: &Context) -> anyhow::Result<Asserts> {
             "the checks in \"{}\" cannot be understood: {why}",
             file.display()
         );
-        with_hint(error, "docs/operations/drill.md shows the form")
+        with_hint(error, "see docs/operations/drill.md for the form")
     })
 }
 

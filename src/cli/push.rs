@@ -1,21 +1,21 @@
-//! Figures for a pushgateway, by whoever is not scraped.
+//! Metrics for a pushgateway, where nobody scrapes a service.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use chrono::Utc;
 use hyper::Request;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use hyper::header::CONTENT_TYPE;
 use tokio::time::timeout;
 
 use super::Context;
 use super::jobs::statuses;
 use super::standing::Standing;
 use crate::alerts::send_request;
-use crate::config::read_private;
 use crate::error::{Hint, one_line};
 use crate::health::Upkeep;
 use crate::http::{Figures, Kept, pushed};
+use crate::http_client::with_bearer;
 use crate::postgres::layout::ClusterName;
 use crate::service::status::ServiceStatus;
 
@@ -38,20 +38,14 @@ pub async fn run(
     let path = format!("/metrics/job/walden/cluster/{cluster}");
     let url = format!("{}{path}", url.trim().trim_end_matches('/'));
     let request = Request::put("/").header(CONTENT_TYPE, TEXT);
-    let mut request = request.body(figures(context, status, standing).await?)?;
-    if let Some(file) = &settings.metrics.push_token_file {
-        let hint = "put the token alone into a file of mode 0600";
-        let token = read_private(file, "metrics.push_token_file", hint)?;
-        let value = HeaderValue::from_str(&format!("Bearer {}", token.trim()));
-        let mut value = value.context("the token in metrics.push_token_file cannot be sent")?;
-        value.set_sensitive(true);
-        request.headers_mut().insert(AUTHORIZATION, value);
-    }
+    let request = request.body(figures(context, status, standing).await?)?;
+    let token_file = settings.metrics.push_token_file.as_deref();
+    let request = with_bearer(request, token_file, "metrics.push_token_file")?;
     let ca_file = settings.metrics.push_ca_file.as_deref();
     let sent = timeout(PATIENCE, send_request(request, &url, ca_file)).await;
     let slow = |_| Err(anyhow!("no answer came within {} s", PATIENCE.as_secs()));
     sent.unwrap_or_else(slow)
-        .context("the figures cannot be pushed")
+        .context("the metrics cannot be pushed")
         .hint(HINT)
 }
 

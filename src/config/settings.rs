@@ -297,7 +297,7 @@ settings! {
         restore_time: Option<Duration> = LIMIT, Unset("1h");
         /// How old the newest record of a drill, restore or verification may be.
         evidence_age: Option<Duration> = LIMIT, Unset("35d");
-        /// How long before it ends the certificate of HTTPS must be renewed, and the service restarted.
+        /// How long before the HTTPS certificate expires a warning begins. Renew it and restart the service.
         certificate: Duration = LIMIT, Value("14d");
     }
 

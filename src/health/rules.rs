@@ -137,10 +137,10 @@ rules! {
     DiskFull: Space, Critical;
     /// How full the file system of a repository in a folder is, is not known.
     DiskUnknown: Space, Unknown;
-    /// The certificate of HTTPS ends within health.certificate.
-    CertificateEnds: Certificate, Warning;
-    /// The certificate of HTTPS has ended: nobody who checks it is answered.
-    CertificateEnded: Certificate, Critical;
-    /// When the certificate of HTTPS ends is not known.
+    /// The HTTPS certificate expires within health.certificate.
+    CertificateExpires: Certificate, Warning;
+    /// The HTTPS certificate has expired: no client that checks it gets an answer.
+    CertificateExpired: Certificate, Critical;
+    /// When the HTTPS certificate expires is not known.
     CertificateUnknown: Certificate, Unknown;
 }

@@ -200,7 +200,7 @@ impl Upkeep {
         let unknown = [
             (
                 Rule::CertificateUnknown,
-                "when the certificate of HTTPS ends",
+                "when the HTTPS certificate expires",
                 &self.certificate_unknown,
                 "look at the file that `http.tls_certificate` names",
             ),
@@ -263,16 +263,16 @@ impl Upkeep {
         let (rule, what) = match left.to_std() {
             Ok(left) if left > limits.certificate => return None,
             Ok(_) => (
-                Rule::CertificateEnds,
+                Rule::CertificateExpires,
                 format!(
-                    "the certificate of HTTPS ends in {}: {}",
+                    "the HTTPS certificate expires in {}: {}",
                     words(left),
                     moment(until)
                 ),
             ),
             Err(_) => (
-                Rule::CertificateEnded,
-                format!("the certificate of HTTPS ended: {}", moment(until)),
+                Rule::CertificateExpired,
+                format!("the HTTPS certificate expired: {}", moment(until)),
             ),
         };
         let next = "renew it, then restart `walden serve`, which reads it at start";

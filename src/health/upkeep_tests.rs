@@ -272,9 +272,9 @@ fn a_certificate_is_to_be_renewed_before_it_ends() {
     };
     assert_eq!(judged(None, None), [], "none is shown");
     assert_eq!(judged(Some(at(781)), None), []);
-    assert_eq!(judged(Some(at(780)), None), [Rule::CertificateEnds]);
-    assert_eq!(judged(Some(at(720)), None), [Rule::CertificateEnds]);
-    assert_eq!(judged(Some(at(719)), None), [Rule::CertificateEnded]);
+    assert_eq!(judged(Some(at(780)), None), [Rule::CertificateExpires]);
+    assert_eq!(judged(Some(at(720)), None), [Rule::CertificateExpires]);
+    assert_eq!(judged(Some(at(719)), None), [Rule::CertificateExpired]);
     assert_eq!(
         judged(None, Some("access denied")),
         [Rule::CertificateUnknown]

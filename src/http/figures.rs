@@ -89,7 +89,7 @@ fn upkeep(show: &mut Show, upkeep: &Upkeep) {
         let help = "Newest dumps that these figures leave out, because there are too many";
         show.number("dump_left_out", help, left_out);
     }
-    let help = "When the certificate of HTTPS ends";
+    let help = "When the HTTPS certificate expires";
     show.time("http_certificate_end", help, upkeep.certificate);
     if let Some(disk) = upkeep.disk {
         show.number(

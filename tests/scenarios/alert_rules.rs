@@ -147,11 +147,11 @@ fn what_keeps_wal_out_and_a_certificate_that_ends_are_told() {
     take_backup(&walden);
     let service = walden.serve();
     wait_until("the certificate is told to end within two days", || {
-        told("firing", "CertificateEnds")
+        told("firing", "CertificateExpires")
     });
     let check = walden.run(["check", "--check", "certificate"]);
     assert!(
-        check.code == Some(1) && check.stdout.contains("the certificate of HTTPS ends in"),
+        check.code == Some(1) && check.stdout.contains("the HTTPS certificate expires in"),
         "{check:?}"
     );
     let status = walden.json(["status"]);

@@ -42,10 +42,10 @@ enum DrillVerb {
     /// Write a row into walden.canary, a small table of Walden's own in the database of `drill.canary`. A drill checks what
     /// it finds of it, and tells by it how old the restored data is.
     Canary(canary::Args),
-    /// Prove the way of a dump: make a database with known data on the server, dump it, restore it elsewhere, compare every value, and
-    /// remove all of it. The role of `postgresql.dsn` needs CREATEDB.
+    /// Take known data through a dump and back: make a database with them on the server, dump it, restore it elsewhere, compare every
+    /// value, and remove all of it. The role of `postgresql.dsn` needs CREATEDB.
     #[command(
-        after_help = "Exit codes: 0 passed; 3 failed; 4 this server or role does not do; 1 could not run: something is missing on this machine."
+        after_help = "Exit codes: 0 passed; 3 failed; 4 the server is a standby or another cluster, or the role lacks CREATEDB; 1 could not run: something is missing on this machine."
     )]
     RoundTrip,
 }

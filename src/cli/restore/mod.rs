@@ -177,7 +177,7 @@ async fn rehearse(format: Format, mut job: RestoreJob<'_>, thaw: bool) -> anyhow
     if !cold.is_empty() {
         job.plan.warnings.push(cold.to_string());
     }
-    let aside = &job.aside.folders;
+    let aside = job.aside.kept.as_slice();
     render::dry_run(
         format,
         &job.plan,
@@ -236,7 +236,7 @@ async fn carry_out(
         thaw(job).await?;
     }
     job.put_aside().await?;
-    let kept = &job.aside.folders;
+    let kept = job.aside.kept.as_slice();
     if kept.is_empty() {
         return replace(asked, job, target, told).await;
     }
@@ -289,7 +289,7 @@ async fn replace(
             target,
             data_directory,
             archiving,
-            kept: &job.aside.folders,
+            kept: job.aside.kept.as_slice(),
             restored,
             recovered,
             checked,

@@ -215,13 +215,13 @@ fn row_of_kept(KeptFolder { was, kept_as }: &KeptFolder) -> Row {
 /// What was there is put aside.
 pub fn kept(aside: &PutAside) -> String {
     let mut text = String::new();
-    for KeptFolder { was, kept_as } in &aside.folders {
+    if let Some(KeptFolder { was, kept_as }) = &aside.kept {
         let (was, kept_as) = (was.display(), kept_as.display());
         let kept = format!("kept \"{was}\" as \"{kept_as}\"");
         let _ = writeln!(text, "{}", plain(&kept));
     }
     let _ = writeln!(text, "  {}", plain(&aside.way_back()));
-    text + "  start it elsewhere than in its place only with archive_mode = off: both would archive into one repository\n"
+    text + "  to start the kept cluster, set archive_mode = off first: both would archive into one repository\n"
 }
 
 fn transaction(transaction: Transaction) -> String {

@@ -52,7 +52,11 @@ pub async fn check_restored(
     let user = ConnInfo::from_process(settings.postgresql.dsn.expose()).map(|info| info.user);
     let (verdict, reason) = match look.at_all(user.ok(), &mut report).await {
         Ok(()) => of_checks(&report.checks),
-        Err(Ended(stage, error)) => of_error(stage, &error),
+        // That it stopped elsewhere is known, whatever else could not be looked at.
+        Err(Ended(stage, error)) => match of_checks(&report.checks) {
+            failed @ (Verdict::Failed, _) => failed,
+            _ => of_error(stage, &error),
+        },
     };
     Checked {
         verdict,

@@ -9,6 +9,9 @@ use crate::plain::counted;
 use crate::postgres::catalog::{RestoreRequest, Target, TimelineChoice};
 use crate::postgres::types::{Lsn, TimelineId};
 
+/// What the name of each comparison begins with.
+pub const COUNTS_OF: &str = "counts of";
+
 /// Counts of one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
@@ -99,7 +102,7 @@ impl Counts {
 
     fn judge_one(&self, table: &TableCounts, found: &Found, unseen: i64) -> Check {
         let name = format!(
-            "counts of \"{}\": {}.{}",
+            "{COUNTS_OF} \"{}\": {}.{}",
             self.database, table.schema, table.name
         );
         let expected = &table.content;

@@ -6,7 +6,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Error, GenericClient};
 
 use super::checks::{check, refused};
-use super::counts::{Content, Counts, Found};
+use super::counts::{COUNTS_OF, Content, Counts, Found};
 use super::database::{Door, words};
 use crate::error::one_line;
 use crate::evidence::record::{Check, Verdict};
@@ -79,7 +79,7 @@ pub async fn content(
 
 /// Compares a restored server with counts, until then.
 pub async fn compare(door: &Door, counts: &Counts, until: Instant) -> Vec<Check> {
-    let name = format!("counts of \"{}\"", counts.database);
+    let name = format!("{COUNTS_OF} \"{}\"", counts.database);
     let door = Door {
         options: format!("{} {}", door.options, options(&[&SAME_TEXT])),
         ..door.clone()

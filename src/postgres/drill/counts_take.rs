@@ -67,7 +67,7 @@ pub async fn count(
     }
     // Partitions come and go in spite of the locks; and without locks a table may have become another one.
     let is_same = forms_of(&holder.client, tables).await? == forms;
-    ensure!(is_same, "the tables became others while they were counted");
+    ensure!(is_same, "a table was changed while it was counted");
     let held = holder.client.batch_execute("commit").await;
     held.map_err(|error| told(&error))?;
     Ok(counts)
@@ -172,7 +172,7 @@ struct Moment {
 impl Moment {
     fn read(first: &[String], second: &[String]) -> anyhow::Result<Self> {
         let ([before, flushed], [snapshot, after, at, timeline]) = (first, second) else {
-            return Err(anyhow!("it has other columns"));
+            return Err(anyhow!("the server tells of its WAL in other columns"));
         };
         Ok(Self {
             before: before.parse()?,

@@ -1,4 +1,4 @@
-//! Tables that must not come back empty or old: rows, the newest of them, and how many production has more.
+//! Tables that must not come back empty or old: rows, the newest of them, and how many the source has more.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 
 use super::checks::{check, refused, unanswered};
 use super::database::{Door, words};
-use super::production::Production;
+use super::source_server::SourceServer;
 use super::table_name::{Found, find};
 use crate::config::read_duration;
 use crate::error::one_line;
@@ -30,7 +30,7 @@ pub struct TableCheck {
     newest: Option<String>,
     #[serde(default, deserialize_with = "read_duration")]
     not_older_than: Option<Duration>,
-    /// Rows that production may have more.
+    /// Rows that the source may have more.
     max_behind: Option<u64>,
 }
 
@@ -43,7 +43,7 @@ fn in_schema<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
 /// What restored rows are compared with.
 #[derive(Debug)]
 pub struct Compared<'a> {
-    pub production: Production<'a>,
+    pub source: SourceServer<'a>,
     /// The moment that was restored; `None`: all there is, so that now counts.
     pub moment: Option<DateTime<Utc>>,
 }
@@ -116,19 +116,19 @@ impl TableCheck {
         let enough = self.min_rows.map(|least| enough(&name, rows.count, least));
         let mut checks: Vec<Check> = enough.into_iter().collect();
         if let Some(most) = self.max_behind {
-            let name = format!("{name} against production");
+            let name = format!("{name} against the source");
             let told = match compared.moment {
                 Some(moment) => Err(format!(
                     "not compared: what was restored is of {}",
                     postgresql_time(moment)
                 )),
                 None => {
-                    let asked = compared.production.count(&self.database, &self.table);
-                    asked.await.and_then(|production| rows.beside(&production))
+                    let asked = compared.source.count(&self.database, &self.table);
+                    asked.await.and_then(|source| rows.beside(&source))
                 }
             };
             checks.push(match told {
-                Ok(production) => behind(&name, rows.count, production, most),
+                Ok(source) => behind(&name, rows.count, source, most),
                 Err(why) => check(&name, Verdict::CouldNotRun, why),
             });
         }
@@ -157,10 +157,10 @@ fn enough(name: &str, rows: u64, least: u64) -> Check {
 }
 
 /// Production may go on meanwhile, and never makes a backup newer.
-fn behind(name: &str, rows: u64, production: u64, most: u64) -> Check {
-    let behind = production.saturating_sub(rows);
+fn behind(name: &str, rows: u64, source: u64, most: u64) -> Check {
+    let behind = source.saturating_sub(rows);
     let seen = format!(
-        "{behind} behind: {}, in production {production}",
+        "{behind} behind: {}, on the source {source}",
         counted(rows, "row")
     );
     judged(name, behind <= most, seen, format!("at most {most} behind"))
@@ -249,24 +249,20 @@ mod tests {
     }
 
     #[test]
-    fn a_table_may_be_so_far_behind_production_and_no_further() {
-        for (rows, production, verdict) in [
+    fn a_table_may_be_so_far_behind_the_source_and_no_further() {
+        for (rows, source, verdict) in [
             (1000, 1000, Verdict::Passed),
             (1000, 1100, Verdict::Passed),
             (1000, 1101, Verdict::Failed),
             // Rows were deleted since.
             (1000, 3, Verdict::Passed),
         ] {
-            assert_eq!(
-                behind("n", rows, production, 100).verdict,
-                verdict,
-                "{production}"
-            );
+            assert_eq!(behind("n", rows, source, 100).verdict, verdict, "{source}");
         }
         let seen = behind("n", 1, 1101, 100).seen;
         assert_eq!(
             seen,
-            "1100 behind: 1 row, in production 1101, expected at most 100 behind"
+            "1100 behind: 1 row, on the source 1101, expected at most 100 behind"
         );
     }
 

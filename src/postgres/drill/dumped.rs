@@ -69,7 +69,7 @@ pub async fn run(
     let work = async |scratch: &Scratch, report: &mut DrillReport| {
         let mut prepared = None;
         let first = async |shown: Shown<'_>, report: &mut DrillReport| {
-            dumps = Some(Err(anyhow!("they were broken off")));
+            dumps = Some(Err(anyhow!("the dumps were interrupted")));
             let begun = Instant::now();
             let source = DrillSource::of(settings, &cluster, &shown).await?;
             prepared = Some((source.prepare(order).await, source));
@@ -141,8 +141,7 @@ impl<'a> DrillSource<'a> {
         .await;
         let door = door.at(Stage::Server)?;
         let session = door.open(&door.database).await.at(Stage::Server)?;
-        let sql = "select pg_last_wal_replay_lsn()::text, extract(epoch from pg_last_xact_replay_timestamp())::float8,
-            current_setting('server_version_num')::int4";
+        let sql = "select pg_last_wal_replay_lsn()::text, extract(epoch from pg_last_xact_replay_timestamp())::float8";
         let row = session.client.query_one(sql, &[]).await;
         let row = row
             .context("cannot ask until where it replayed")
@@ -153,8 +152,7 @@ impl<'a> DrillSource<'a> {
         let seconds: Option<f64> = row.get(1);
         let last = seconds
             .and_then(|seconds| DateTime::from_timestamp_micros((seconds * 1e6).round() as i64));
-        let major = row.get::<_, i32>(2).unsigned_abs() / 10_000;
-        let info = private_info(shown.recovered, major, &door.user, &own.database);
+        let info = private_info(shown.recovered, &door.user, &own.database);
         Ok(Self {
             cluster,
             dump: config::Dump {

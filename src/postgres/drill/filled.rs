@@ -86,7 +86,7 @@ impl Fill<'_> {
             anyhow::Ok((server, programs))
         };
         let (recovered, programs) = server.await.at(Stage::Prepare)?;
-        let info = private_info(&recovered, major, SUPERUSER, "postgres");
+        let info = private_info(&recovered, SUPERUSER, "postgres");
         let info = info.at(Stage::Prepare)?;
         Ok(FilledServer {
             recovered,

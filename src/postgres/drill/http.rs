@@ -100,7 +100,7 @@ impl HttpCheck {
     fn request(&self) -> anyhow::Result<Request<String>> {
         let request = Request::builder().method(&*self.method);
         let request = request.body(String::new())?;
-        with_bearer(request, self.bearer_file.as_deref())
+        with_bearer(request, self.bearer_file.as_deref(), "bearer_file")
     }
 
     /// One request: what is seen, right or wrong.

@@ -13,10 +13,10 @@ use super::command::Program;
 use super::critical_table::Compared;
 use super::database::{Access, Strangers};
 use super::known::Known;
-use super::production::Production;
 use super::report::DrillReport;
 use super::restored::door;
 use super::scratch::has_server;
+use super::source_server::SourceServer;
 use super::tables::ManifestTables;
 use super::verdict::{Ended, Stage};
 use crate::config::Settings;
@@ -79,7 +79,7 @@ impl Look<'_> {
         let checked = checks::all(&door, access, only, until).await;
         report.checks.extend(checked);
         let compared = Compared {
-            production: Production(self.settings),
+            source: SourceServer(self.settings),
             moment: self.moment,
         };
         let answers = self.asserts.ask(&door, &compared, only).await;

@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 use super::restored::private_socket;
 use super::scratch::Scratch;
-use super::server::configure;
+use super::server::{configure, without_event_triggers};
 use crate::config::Settings;
 use crate::postgres::restore::copy_settings;
 use crate::postgres::restore::start::{Recovered, ServerStart, start};
@@ -29,6 +29,7 @@ pub async fn made(
     init(programs, &data).await?;
     let apart = copy_settings::settings(major);
     let own = apart.chain(copy_settings::sockets(&data));
+    let own = own.chain(without_event_triggers(major));
     configure(scratch, settings.drill.memory, &[], own)?;
     let how = ServerStart {
         programs,

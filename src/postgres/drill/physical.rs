@@ -9,7 +9,7 @@ use serde_json::json;
 use super::asserts::Asserts;
 use super::canary::Expected;
 use super::checks::{check, stopped_as_planned};
-use super::counts::Counts;
+use super::counts::{COUNTS_OF, Counts};
 use super::database::Access;
 use super::known::{self, Known};
 use super::look::Look;
@@ -134,11 +134,28 @@ pub async fn drill(
     };
     look.at_all(user.ok(), report).await?;
     pages(settings, &recovered, scratch, report).await;
-    if options.target == DrillTarget::Latest {
+    of_target(settings, options.target, report)
+}
+
+/// What is judged of a target alone. A drill that is to compare rows and could compare none has proven nothing.
+fn of_target(
+    settings: &Settings,
+    target: DrillTarget,
+    report: &mut DrillReport,
+) -> Result<(), Ended> {
+    if target == DrillTarget::Latest {
         let (measured, target) = (report.rpo_seconds, settings.drill.rpo_target);
         report.checks.extend(within("RPO", measured, target));
     }
-    Ok(())
+    let is_compared =
+        |check: &Check| check.name.starts_with(COUNTS_OF) && check.verdict != Verdict::CouldNotRun;
+    match target != DrillTarget::Counted || report.checks.iter().any(is_compared) {
+        true => Ok(()),
+        false => {
+            let error = anyhow!("no row was compared with what was counted");
+            Err(Ended(Stage::Prepare, error))
+        }
+    }
 }
 
 /// Stops the server.

@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow};
 
 use super::database::{Access, Door};
 use super::scratch::Scratch;
-use super::server::{configure, not_loaded, split};
+use super::server::{configure, not_loaded, split, without_event_triggers};
 use super::verdict::{At, Stage};
 use crate::config::Settings;
 use crate::error::{one_line, with_hint};
@@ -74,7 +74,7 @@ async fn start(
             scratch,
             settings.drill.memory,
             &libraries,
-            std::iter::empty(),
+            without_event_triggers(job.plan.backup.major).into_iter(),
         )?;
         let started = job.start(restored, &|_| ()).await;
         let missing = match &started {
@@ -119,24 +119,14 @@ pub async fn door(
     door.of_superuser(&users, access, limit).await
 }
 
-/// The same way for PostgreSQL's programs and for sessions of another kind. Triggers on login could reach for what is the
-/// source's, and what a database sets for its sessions ends none of them.
-pub fn private_info(
-    recovered: &Recovered,
-    major: u32,
-    user: &str,
-    database: &str,
-) -> anyhow::Result<ConnInfo> {
+/// The same way for PostgreSQL's programs and for sessions of another kind. What a database sets for its sessions ends none.
+pub fn private_info(recovered: &Recovered, user: &str, database: &str) -> anyhow::Result<ConnInfo> {
     let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
     let socket = recovered.socket_directory.display().to_string();
     let (host, user, database) = (quoted(&socket), quoted(user), quoted(database));
     let port = recovered.port;
-    let options = match major >= 17 {
-        true => "-c event_triggers=off -c statement_timeout=0",
-        false => "-c statement_timeout=0",
-    };
     let dsn = format!(
-        "host={host} port={port} user={user} dbname={database} sslmode=disable options='{options}'"
+        "host={host} port={port} user={user} dbname={database} sslmode=disable options='-c statement_timeout=0'"
     );
     ConnInfo::alone(&dsn)
 }

@@ -69,10 +69,7 @@ impl Frame<'_> {
                 }
                 return Err(error);
             }
-            Err(ended) => {
-                let limit = self.settings.wal.timeout;
-                again::judge(self.cluster, limit, &scratch, ended).await
-            }
+            Err(ended) => self.judge(&scratch, &report, ended).await,
         };
         // A verdict is not lost because something of it stays: the next drill removes it.
         if let Err(error) = self.clean_up(&scratch, &mut report).await {
@@ -82,6 +79,19 @@ impl Frame<'_> {
                 .push(check("cleaning up", Verdict::CouldNotRun, seen));
         }
         Ok(report)
+    }
+
+    /// The verdict on one that ended early. What had failed until then is known.
+    async fn judge(
+        &self,
+        scratch: &Scratch,
+        report: &DrillReport,
+        ended: Ended,
+    ) -> (Verdict, String) {
+        match verdict::of_checks(&report.checks) {
+            failed @ (Verdict::Failed, _) => failed,
+            _ => again::judge(self.cluster, self.settings.wal.timeout, scratch, ended).await,
+        }
     }
 
     async fn clean_up(&self, scratch: &Scratch, report: &mut DrillReport) -> anyhow::Result<()> {

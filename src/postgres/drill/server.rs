@@ -8,9 +8,15 @@ use anyhow::Context;
 
 use super::scratch::Scratch;
 use crate::postgres::restore::assignment;
+use crate::postgres::types::MajorVersion;
 
 /// Everybody who reaches the socket, which only this user does.
 const HBA: &str = "local all all trust\n";
+
+/// A trigger on login could reach for what is the source's, whoever logs in (17 and later).
+pub fn without_event_triggers(major: MajorVersion) -> Option<(String, String)> {
+    (major.number() >= 17).then(|| ("event_triggers".into(), "off".into()))
+}
 
 /// Writes settings behind those that are there: little memory, a door for this user alone, these libraries, and what else is given.
 pub fn configure(

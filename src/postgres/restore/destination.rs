@@ -315,7 +315,7 @@ fn in_the_way(path: &Path, example: &str) -> anyhow::Error {
         ),
         _ => with_hint(
             error,
-            "name a folder that does not exist or is empty, or keep what is there by --snapshot-first: nothing is ever overwritten",
+            "name a new or empty folder, or keep what is there: --snapshot-first",
         ),
     }
 }

@@ -150,11 +150,11 @@ impl<'a> RestoreJob<'a> {
 
     /// Puts aside what is there, once everything else that can be refused was not. After an error all is where it was.
     pub async fn put_aside(&self) -> anyhow::Result<()> {
-        if self.aside.folders.is_empty() {
+        if self.aside.kept.is_none() {
             return Ok(());
         }
         self.rehearse().await?;
-        self.aside.carry_out()
+        self.aside.carry_out(self.destination()?)
     }
 
     /// What must be thawed before the plan can be carried out.

@@ -1,15 +1,15 @@
-//! Before a restore in place: what is there is kept, under other names beside it.
+//! Before a restore in place: the data directory that is there is kept, under another name beside it.
 //!
-//! Folders of tablespaces go first, each with its link, the data directory last: so a kept cluster never leads to the files of the
-//! one that takes its place.
+//! Nothing else moves. A kept cluster that shares folders of tablespaces with the one that takes its place would read and write
+//! its files: that is refused.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
@@ -29,13 +29,12 @@ pub struct KeptFolder {
 }
 
 /// What is to be put aside.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PutAside {
-    /// The data directory last.
-    pub folders: Vec<KeptFolder>,
-    /// Links to folders of tablespaces, and which folder that is.
-    #[serde(skip)]
-    links: Vec<(PathBuf, usize)>,
+    /// The data directory; `None`: there is nothing.
+    pub kept: Option<KeptFolder>,
+    /// When that was decided.
+    at: DateTime<Utc>,
 }
 
 /// What lies where a restore is to go.
@@ -45,19 +44,25 @@ struct Found {
     data: PathBuf,
     is_filled: bool,
     is_cluster: bool,
+    is_own: bool,
     server: Option<u32>,
-    /// Links of the cluster there, by the folders that they lead to.
-    links: BTreeMap<PathBuf, PathBuf>,
-    /// Other folders of the restore that are filled.
-    filled: BTreeSet<PathBuf>,
+    /// `postmaster.pid` is there: a clean stop removes it.
+    has_pid_file: bool,
+    /// A restore that writes there just now.
+    restore: Option<u32>,
+    /// Folders of the cluster's tablespaces.
+    tablespaces: BTreeSet<PathBuf>,
+    /// Folders of tablespaces that the restore is to write to.
+    wanted: BTreeSet<PathBuf>,
 }
 
-/// Looks, and decides what is to be put aside. Errors: a server runs there, or it is no cluster.
-pub fn plan(destination: &Destination, now: DateTime<Utc>) -> anyhow::Result<PutAside> {
+/// Looks, and decides what is to be put aside. Errors: a server or a restore is at work there, it is no cluster of this user's, or
+/// both clusters would have the same tablespaces.
+pub fn plan(destination: &Destination, at: DateTime<Utc>) -> anyhow::Result<PutAside> {
     let shown = &destination.data_directory;
     let found =
         look(destination).with_context(|| format!("cannot look at \"{}\"", shown.display()))?;
-    decide(shown, &found, now)
+    decide(shown, &found, at)
 }
 
 fn look(destination: &Destination) -> io::Result<Found> {
@@ -68,178 +73,181 @@ fn look(destination: &Destination) -> io::Result<Found> {
     let mut found = Found {
         is_filled: is_filled(&data)?,
         is_cluster: data.join("PG_VERSION").exists() || data.join(MARKER).exists(),
+        is_own: fs::metadata(&data)?.uid() == rustix::process::geteuid().as_raw(),
         server: server_in(&data),
+        has_pid_file: fs::symlink_metadata(data.join("postmaster.pid")).is_ok(),
+        restore: restore_in(&data),
         ..Found::default()
     };
     let links = fs::read_dir(data.join(TABLESPACES));
     for link in links.into_iter().flatten() {
-        let link = link?.path();
-        if let Ok(folder) = fs::canonicalize(&link) {
-            found.links.insert(folder, link);
+        // What is no link lies in the data directory, and goes with it.
+        if let Ok(folder) = fs::read_link(link?.path()) {
+            found.tablespaces.insert(itself(folder));
         }
     }
-    for folder in destination.tablespaces.values().chain(&destination.made) {
-        if let Ok(folder) = fs::canonicalize(folder)
-            && is_filled(&folder)?
-        {
-            found.filled.insert(folder);
-        }
-    }
+    let wanted = destination.tablespaces.values().chain(&destination.made);
+    found.wanted = wanted.cloned().map(itself).collect();
     found.data = data;
     Ok(found)
 }
 
-fn decide(shown: &Path, found: &Found, now: DateTime<Utc>) -> anyhow::Result<PutAside> {
-    let shown = shown.display();
-    if !found.is_filled {
-        return Ok(PutAside::default());
-    }
-    if let Some(pid) = found.server {
-        let error = anyhow!("a PostgreSQL server (process {pid}) runs in \"{shown}\"");
-        let stop = for_people([
-            Path::new("pg_ctl"),
-            Path::new("-D"),
-            &found.data,
-            Path::new("stop"),
-        ]);
-        let hint = format!(
-            "stop it and repeat this: `{stop}`; or keep it as a base backup: `walden backup take`, then stop it and move its folder away"
-        );
-        return Err(with_hint(error, hint));
-    }
-    if !found.is_cluster {
-        let error = anyhow!("\"{shown}\" is filled, and holds no PostgreSQL cluster");
-        return Err(with_hint(
-            error,
-            "name the data directory of the cluster in --to-dir",
-        ));
-    }
-    let inside = found
-        .links
-        .iter()
-        .find(|(folder, _)| folder.starts_with(&found.data));
-    if let Some((folder, _)) = inside {
-        let folder = folder.display();
-        let error = anyhow!("the tablespace at \"{folder}\" lies in the data directory");
-        return Err(with_hint(
-            error,
-            "stop the server and move the folder away by hand",
-        ));
-    }
-    let aside = |was: &Path| KeptFolder {
-        was: was.to_path_buf(),
-        kept_as: beside(was, now),
-    };
-    let mut put = PutAside::default();
-    // What is filled and not this cluster's is refused later, as ever.
-    for (folder, link) in &found.links {
-        if found.filled.contains(folder) {
-            put.links.push((link.clone(), put.folders.len()));
-            put.folders.push(aside(folder));
-        }
-    }
-    put.folders.push(aside(&found.data));
-    Ok(put)
+/// A folder without links in its path; one that is not there as it is named.
+fn itself(folder: PathBuf) -> PathBuf {
+    fs::canonicalize(&folder).unwrap_or(folder)
 }
 
-fn beside(folder: &Path, now: DateTime<Utc>) -> PathBuf {
-    let mut name = folder.file_name().unwrap_or_default().to_os_string();
-    name.push(now.format(".before-%Y%m%dT%H%M%SZ").to_string());
-    folder.with_file_name(name)
+/// The process that the marker of a restore names, if it is alive.
+fn restore_in(data: &Path) -> Option<u32> {
+    let text = fs::read_to_string(data.join(MARKER)).ok()?;
+    let pid: u32 = text.trim().rsplit(' ').next()?.parse().ok()?;
+    let is_other = pid != std::process::id();
+    (is_other && Path::new(&format!("/proc/{pid}")).exists()).then_some(pid)
+}
+
+fn decide(shown: &Path, found: &Found, at: DateTime<Utc>) -> anyhow::Result<PutAside> {
+    if !found.is_filled {
+        return Ok(PutAside { kept: None, at });
+    }
+    if let Some((why, hint)) = refusal(found) {
+        let error = anyhow!("\"{}\" is not put aside: {why}", shown.display());
+        return Err(with_hint(error, hint));
+    }
+    let mut name = found.data.file_name().unwrap_or_default().to_os_string();
+    name.push(at.format(".before-%Y%m%dT%H%M%SZ").to_string());
+    let kept = KeptFolder {
+        was: found.data.clone(),
+        kept_as: found.data.with_file_name(name),
+    };
+    Ok(PutAside {
+        kept: Some(kept),
+        at,
+    })
+}
+
+/// Why it must stay where it is, and what to do.
+fn refusal(found: &Found) -> Option<(String, String)> {
+    let told = |why: String, hint: &str| Some((why, hint.to_string()));
+    if let Some(pid) = found.server {
+        let data = &found.data;
+        let stop = [
+            Path::new("pg_ctl"),
+            Path::new("-D"),
+            data,
+            Path::new("stop"),
+        ];
+        let hint = format!(
+            "stop it and repeat this: `{}`; to keep it as a base backup: `walden backup take` before",
+            for_people(stop)
+        );
+        return Some((
+            format!("a PostgreSQL server (process {pid}) runs in it"),
+            hint,
+        ));
+    }
+    if let Some(pid) = found.restore {
+        return told(
+            format!("a restore (process {pid}) writes to it"),
+            "wait for it, or end it",
+        );
+    }
+    if found.has_pid_file {
+        return told(
+            "it has a postmaster.pid: a server runs there, perhaps on another machine, or it crashed".into(),
+            "if no server runs there, remove postmaster.pid",
+        );
+    }
+    if !found.is_cluster {
+        return told(
+            "it holds no PostgreSQL cluster".into(),
+            "name the data directory of the cluster in --to-dir",
+        );
+    }
+    if !found.is_own {
+        return told(
+            "it is another user's".into(),
+            "run this as the user that PostgreSQL runs as",
+        );
+    }
+    let inside = found.tablespaces.iter();
+    if let Some(folder) = inside
+        .clone()
+        .find(|folder| folder.starts_with(&found.data))
+    {
+        return told(
+            format!("the tablespace at \"{}\" lies in it", folder.display()),
+            "move the folder away by hand",
+        );
+    }
+    let shared = |folder: &&PathBuf| {
+        let mut wanted = found.wanted.iter();
+        wanted.any(|wanted| wanted.starts_with(folder) || folder.starts_with(wanted))
+    };
+    let folder = inside.clone().find(shared)?;
+    told(
+        format!(
+            "both clusters would have the tablespace at \"{}\"",
+            folder.display()
+        ),
+        "name a new folder for it with --tablespace OID=NEW",
+    )
 }
 
 impl PutAside {
-    /// Whether a folder is among them.
+    /// Whether a folder is what goes.
     pub fn has(&self, folder: &Path) -> bool {
         let folder = fs::canonicalize(folder);
-        folder.is_ok_and(|folder| self.folders.iter().any(|kept| kept.was == folder))
+        folder.is_ok_and(|folder| self.kept.as_ref().is_some_and(|kept| kept.was == folder))
     }
 
-    /// Does it. After an error everything is where it was.
-    pub fn carry_out(&self) -> anyhow::Result<()> {
-        for at in 0..self.folders.len() {
-            if let Err(error) = self.put(at) {
-                for at in (0..at).rev() {
-                    if let Err(error) = self.put_back(at) {
-                        let was = self.folders[at].was.display();
-                        tracing::error!("\"{was}\" is not put back: {error}. {}", self.way_back());
-                    }
-                }
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    fn put(&self, at: usize) -> anyhow::Result<()> {
-        let KeptFolder { was, kept_as } = &self.folders[at];
+    /// Looks once more, and does it. After an error everything is where it was.
+    pub fn carry_out(&self, destination: &Destination) -> anyhow::Result<()> {
+        let Some(KeptFolder { was, kept_as }) = &self.kept else {
+            return Ok(());
+        };
+        let now = plan(destination, self.at)?;
+        ensure!(
+            now == *self,
+            "what lies in \"{}\" has changed meanwhile",
+            was.display()
+        );
         let what = || {
-            format!(
-                "cannot keep \"{}\" as \"{}\"",
-                was.display(),
-                kept_as.display()
-            )
+            let (was, kept_as) = (was.display(), kept_as.display());
+            format!("cannot keep \"{was}\" as \"{kept_as}\"")
         };
-        let hint = "it must lie on the disk of the folder above, which this user may write to: move it away by hand";
         if fs::symlink_metadata(kept_as).is_ok() {
-            return Err(anyhow!("there is something already").context(what()));
+            return Err(anyhow!("it exists already").context(what()));
         }
+        let hint =
+            "move it away by hand: is it a disk of its own, or is the folder above another user's?";
         fs::rename(was, kept_as).with_context(what).hint(hint)?;
-        let rest = || -> io::Result<()> {
-            for (link, _) in self.links.iter().filter(|(_, folder)| *folder == at) {
-                relink(link, kept_as)?;
-            }
-            // The same place for what comes, also where its name is a link.
-            fs::DirBuilder::new().mode(0o700).create(was)?;
-            was.parent().map_or(Ok(()), sync_folder)
-        };
-        rest().with_context(what).inspect_err(|_| {
-            if let Err(error) = self.put_back(at) {
+        // The same place for what comes, also where its name is a link.
+        let made = fs::DirBuilder::new().mode(0o700).create(was);
+        let synced = made.and_then(|()| was.parent().map_or(Ok(()), sync_folder));
+        synced.with_context(what).inspect_err(|_| {
+            let _ = fs::remove_dir(was);
+            if let Err(error) = fs::rename(kept_as, was) {
                 tracing::error!("\"{}\" is not put back: {error}", was.display());
             }
         })
     }
 
-    fn put_back(&self, at: usize) -> io::Result<()> {
-        let KeptFolder { was, kept_as } = &self.folders[at];
-        match fs::remove_dir(was) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => fs::rename(kept_as, was)?,
-        }
-        for (link, _) in self.links.iter().filter(|(_, folder)| *folder == at) {
-            relink(link, was)?;
-        }
-        Ok(())
-    }
-
     /// How to have again what was there.
     pub fn way_back(&self) -> String {
-        let Some(KeptFolder { was, kept_as }) = self.folders.last() else {
+        let Some(KeptFolder { was, kept_as }) = &self.kept else {
             return String::new();
         };
         let mv = for_people([Path::new("mv"), kept_as, was]);
-        let new: Vec<String> = self
-            .folders
-            .iter()
-            .map(|kept| format!("\"{}\"", kept.was.display()))
-            .collect();
-        format!(
-            "to go back: stop the server there, remove or rename what is new ({}), then `{mv}`; tablespaces stay where they are kept",
-            new.join(", ")
-        )
+        let was = was.display();
+        format!("to go back: stop the server, remove what is new (\"{was}\"), then run `{mv}`")
     }
-}
-
-/// Has a link lead elsewhere; there is always one.
-fn relink(link: &Path, to: &Path) -> io::Result<()> {
-    let new = link.with_extension("walden");
-    let _ = fs::remove_file(&new);
-    symlink(to, &new)?;
-    fs::rename(&new, link)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::os::unix::fs::symlink;
+
     use super::*;
     use crate::error::hints;
 
@@ -252,103 +260,93 @@ mod tests {
             data: "/pg/data".into(),
             is_filled: true,
             is_cluster: true,
+            is_own: true,
+            tablespaces: BTreeSet::from(["/fast/a".into()]),
             ..Found::default()
         }
     }
 
     #[test]
-    fn a_running_server_and_what_is_no_cluster_are_refused() {
+    fn what_is_at_work_or_no_cluster_of_ones_own_stays_where_it_is() {
         let shown = Path::new("/pg/data");
         let nothing = Found {
             is_filled: false,
             ..found()
         };
-        assert_eq!(decide(shown, &nothing, now()).unwrap(), PutAside::default());
-        let running = Found {
-            server: Some(7),
-            ..found()
-        };
-        let error = decide(shown, &running, now()).unwrap_err();
-        let hint = hints(&error)[0];
-        assert!(
-            hint.contains("pg_ctl -D /pg/data stop") && hint.contains("walden backup take"),
-            "{hint}"
-        );
-        let other = Found {
-            is_cluster: false,
-            ..found()
-        };
-        assert!(decide(shown, &other, now()).is_err());
-        let inside = Found {
-            links: BTreeMap::from([("/pg/data/fast".into(), "/pg/data/pg_tblspc/7".into())]),
-            ..found()
-        };
-        assert!(decide(shown, &inside, now()).is_err());
+        assert_eq!(decide(shown, &nothing, now()).unwrap().kept, None);
+        type Change = fn(&mut Found);
+        let changes: [(Change, &str); 6] = [
+            (|found| found.server = Some(7), "pg_ctl -D /pg/data stop"),
+            (|found| found.restore = Some(7), "wait for it"),
+            (|found| found.has_pid_file = true, "remove postmaster.pid"),
+            (|found| found.is_cluster = false, "--to-dir"),
+            (|found| found.is_own = false, "as the user"),
+            (
+                |found| found.tablespaces.extend([PathBuf::from("/pg/data/fast")]),
+                "by hand",
+            ),
+        ];
+        for (change, expected) in changes {
+            let mut found = found();
+            change(&mut found);
+            let error = decide(shown, &found, now()).unwrap_err();
+            assert!(hints(&error)[0].contains(expected), "{error:#}");
+        }
     }
 
     #[test]
-    fn only_what_is_in_the_way_goes_and_the_data_directory_last() {
-        let link = |oid: u32| PathBuf::from(format!("/pg/data/pg_tblspc/{oid}"));
-        let tablespaces = Found {
-            links: BTreeMap::from([("/fast/a".into(), link(1)), ("/fast/b".into(), link(2))]),
-            filled: BTreeSet::from(["/fast/b".into(), "/fast/foreign".into()]),
-            ..found()
-        };
-        let put = decide(Path::new("/pg/data"), &tablespaces, now()).unwrap();
-        let names: Vec<String> = put
-            .folders
-            .iter()
-            .map(|kept| kept.kept_as.display().to_string())
-            .collect();
-        assert_eq!(
-            names,
-            [
-                "/fast/b.before-20261130T101500Z",
-                "/pg/data.before-20261130T101500Z"
-            ]
-        );
-        assert_eq!(put.links, [(link(2), 0)]);
-        assert!(
-            put.way_back()
-                .contains("mv /pg/data.before-20261130T101500Z /pg/data")
-        );
+    fn no_two_clusters_have_the_same_tablespace() {
+        let shown = Path::new("/pg/data");
+        for (wanted, is_shared) in [
+            ("/fast/a", true),
+            ("/fast", true),
+            ("/fast/a/new", true),
+            ("/fast/b", false),
+        ] {
+            let found = Found {
+                wanted: BTreeSet::from([wanted.into()]),
+                ..found()
+            };
+            assert_eq!(decide(shown, &found, now()).is_err(), is_shared, "{wanted}");
+        }
+        let kept = decide(shown, &found(), now()).unwrap();
+        let mv = "mv /pg/data.before-20261130T101500Z /pg/data";
+        assert!(kept.way_back().contains(mv), "{}", kept.way_back());
     }
 
     #[test]
-    fn what_cannot_be_put_aside_whole_is_where_it_was() {
+    fn what_cannot_be_put_aside_is_where_it_was_and_what_came_meanwhile_stays() {
         let folder = tempfile::tempdir().unwrap();
         let root = fs::canonicalize(folder.path()).unwrap();
         let (data, fast) = (root.join("data"), root.join("fast"));
-        let link = data.join("pg_tblspc/16384");
-        fs::create_dir_all(link.parent().unwrap()).unwrap();
-        fs::create_dir(&fast).unwrap();
-        for file in [data.join("PG_VERSION"), fast.join("PG_18")] {
-            fs::write(file, "18").unwrap();
-        }
-        symlink(&fast, &link).unwrap();
-        let destination = Destination {
+        fs::create_dir_all(data.join(TABLESPACES)).unwrap();
+        fs::write(data.join("PG_VERSION"), "18").unwrap();
+        // A disk that is not mounted: the folder is not there.
+        symlink(&fast, data.join(TABLESPACES).join("16384")).unwrap();
+        let mut destination = Destination {
             data_directory: data.clone(),
             tablespaces: BTreeMap::from([(16384, fast.clone())]),
             made: BTreeSet::new(),
         };
+        let shared = plan(&destination, now()).unwrap_err();
+        assert!(shared.to_string().contains("both clusters"), "{shared}");
+        destination.tablespaces.insert(16384, root.join("new"));
         let put = plan(&destination, now()).unwrap();
-        assert!(put.has(&data) && put.has(&fast) && !put.has(&root));
-        // The last step does not come about.
-        let kept = put.folders[1].kept_as.clone();
+        assert!(put.has(&data) && !put.has(&root));
+        let kept = put.kept.clone().unwrap().kept_as;
         fs::write(&kept, "mine").unwrap();
-        assert!(put.carry_out().is_err());
-        assert!(fast.join("PG_18").exists() && data.join("PG_VERSION").exists());
-        assert_eq!(fs::read_link(&link).unwrap(), fast);
+        assert!(put.carry_out(&destination).is_err());
         assert_eq!(fs::read_to_string(&kept).unwrap(), "mine");
         fs::remove_file(&kept).unwrap();
-        put.carry_out().unwrap();
-        assert_eq!(
-            fs::read_dir(&data).unwrap().count() + fs::read_dir(&fast).unwrap().count(),
-            0
-        );
-        // What is kept leads to what is kept.
-        let link = kept.join("pg_tblspc/16384");
-        assert_eq!(fs::read_link(&link).unwrap(), put.folders[0].kept_as);
-        assert!(link.join("PG_18").exists());
+        // A server that starts after the plan, and one that crashed.
+        for pid in [std::process::id(), u32::MAX] {
+            fs::write(data.join("postmaster.pid"), format!("{pid}\n")).unwrap();
+            assert!(put.carry_out(&destination).is_err());
+        }
+        fs::remove_file(data.join("postmaster.pid")).unwrap();
+        assert!(data.join("PG_VERSION").exists());
+        put.carry_out(&destination).unwrap();
+        assert_eq!(fs::read_dir(&data).unwrap().count(), 0);
+        assert_eq!(fs::read_link(kept.join("pg_tblspc/16384")).unwrap(), fast);
     }
 }

@@ -10,7 +10,7 @@ use crate::harness::{Answers, Major, Receiver, Scratch, finish};
 
 const NEWEST: &str = "newest row of public.events of \"postgres\"";
 const EVENTS: &str = "rows of public.events of \"postgres\"";
-const BEHIND: &str = "rows of public.events of \"postgres\" against production";
+const BEHIND: &str = "rows of public.events of \"postgres\" against the source";
 
 /// A check of the table of events.
 fn events(limits: &str) -> String {
@@ -52,7 +52,7 @@ fn urls_and_tables_are_judged_on_the_restored_server() {
     assert_eq!(seen(&report, EVENTS, "passed"), "102");
     assert_eq!(
         seen(&report, BEHIND, "passed"),
-        "0 behind: 102 rows, in production 102"
+        "0 behind: 102 rows, on the source 102"
     );
     assert!(seen(&report, NEWEST, "passed").ends_with(" old"));
     let request = &receiver.requests("/health?key=s3cret-key")[0];
@@ -84,7 +84,7 @@ fn urls_and_tables_are_judged_on_the_restored_server() {
     );
     assert_eq!(
         seen(&report, BEHIND, "failed"),
-        "50 behind: 102 rows, in production 152, expected at most 49 behind"
+        "50 behind: 102 rows, on the source 152, expected at most 49 behind"
     );
     assert!(seen(&report, NEWEST, "failed").ends_with("old, expected at most 0 s"));
     let gone = seen(&report, "public.gone of \"postgres\"", "failed");
@@ -122,7 +122,7 @@ fn urls_and_tables_are_judged_on_the_restored_server() {
     let report: Value = serde_json::from_str(&output.stdout).expect("JSON");
     let unknown = seen(&report, BEHIND, "could-not-run");
     assert!(
-        unknown.starts_with("production cannot be compared: "),
+        unknown.starts_with("the source cannot be compared: "),
         "{unknown}"
     );
 }
@@ -141,7 +141,7 @@ fn a_dump_that_production_has_left_behind_shows() {
     let report = drill(&walden, 0, &["--dump"]);
     assert_eq!(
         seen(&report, BEHIND, "passed"),
-        "10 behind: 100 rows, in production 110"
+        "10 behind: 100 rows, on the source 110"
     );
     seen(&report, NEWEST, "passed");
     let elsewhere = seen(&report, "public.events of \"hasty\"", "could-not-run");

@@ -132,7 +132,7 @@ fn what_a_dump_leaves_out_fails_and_who_may_not_is_told_what_to_do() {
     let name = format!("walden_round_trip_{begun}_0000002a");
     cluster.sql(&format!("create database {name}"));
     let mark = format!(
-        "x\n[walden {{\"as\":\"roundtrip\",\"name\":\"{name}\",\"of\":\"{name}\",\"since\":\"2026-11-30T10:00:00Z\"}}]"
+        "x\n[walden {{\"as\":\"round-trip\",\"name\":\"{name}\",\"of\":\"{name}\",\"since\":\"2026-11-30T10:00:00Z\"}}]"
     );
     cluster.sql(&format!("comment on database {name} is '{mark}'"));
     let dumped = walden.json(["dump", "take", "--all"]).to_string();

@@ -324,7 +324,7 @@ fn a_push_that_fails_is_told_and_hides_nothing() {
         assert!(
             output
                 .stderr
-                .starts_with("ERROR: the figures cannot be pushed: ")
+                .starts_with("ERROR: the metrics cannot be pushed: ")
                 && output.stderr.contains("\nHINT: ")
                 && !output.stderr.contains("secret"),
             "{url}: {output:?}"

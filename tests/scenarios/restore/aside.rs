@@ -40,6 +40,9 @@ fn what_was_there_is_kept_with_its_tablespace_and_can_be_had_again() {
         "--snapshot-first",
     ];
     let to = cluster.data.clone();
+    let oid = cluster.sql("select oid from pg_tablespace where spcname = 'fast'");
+    let moved = format!("{oid}={}", scratch.join("new space").display());
+    let target = [&target[..], &["--tablespace", &moved]].concat();
     let restore = arguments(&major, &to, &target);
 
     // One that runs is not touched, and both ways are named.
@@ -50,12 +53,16 @@ fn what_was_there_is_kept_with_its_tablespace_and_can_be_had_again() {
     );
     assert!(told.contains(" stop"), "{told}");
     cluster.stop(Stop::Fast);
+    // Two clusters would have one tablespace.
+    let shared = arguments(&major, &to, &target[..4]);
+    let told = walden.refused(1, &shared);
+    assert!(told.contains("--tablespace OID=NEW"), "{told}");
     let mut dry = vec![
         "restore".to_string(),
         "--to-dir".into(),
         to.display().to_string(),
     ];
-    dry.extend(target.map(String::from));
+    dry.extend(target.iter().map(|word| word.to_string()));
     dry.push("--dry-run".into());
     let told = walden.ok(&dry);
     assert!(
@@ -64,8 +71,8 @@ fn what_was_there_is_kept_with_its_tablespace_and_can_be_had_again() {
     );
     assert!(fs::exists(to.join("PG_VERSION")).unwrap());
 
-    let kept_fast = what_fails_midway_has_lost_nothing(&mut cluster, &walden, &restore, &fast);
-    // Its tablespace is kept elsewhere by now, and stays there.
+    what_fails_midway_has_lost_nothing(&mut cluster, &walden, &restore);
+    fs::remove_dir_all(scratch.join("new space")).unwrap();
     let mut json = vec!["--format".to_string(), "json".into()];
     json.extend(restore);
     let done: serde_json::Value = serde_json::from_str(&walden.ok(&json)).expect("JSON");
@@ -92,16 +99,11 @@ fn what_was_there_is_kept_with_its_tablespace_and_can_be_had_again() {
     cluster.stop(Stop::Fast);
 
     let location = shown_beside(Cluster::of(major, kept, scratch.folder("old")));
-    assert_eq!(location, kept_fast.display().to_string());
+    assert_eq!(location, fast.display().to_string());
 }
 
-/// It says how to go back, and that is done here. Where the tablespace is kept.
-fn what_fails_midway_has_lost_nothing(
-    cluster: &mut Cluster,
-    walden: &Walden,
-    restore: &[String],
-    fast: &Path,
-) -> PathBuf {
+/// It says how to go back, and that is done here.
+fn what_fails_midway_has_lost_nothing(cluster: &mut Cluster, walden: &Walden, restore: &[String]) {
     let to = cluster.data.clone();
     let pack = entry(&entry(&walden.repository.join("main/base"), ""), "pack-");
     let hidden = pack.with_file_name("hidden");
@@ -111,19 +113,14 @@ fn what_fails_midway_has_lost_nothing(
         failed.contains("to go back: ") && failed.contains("mv "),
         "{failed}"
     );
-    let aside = |folder: &Path| {
-        let name = format!("{}.before-", folder.file_name().unwrap().display());
-        entry(folder.parent().unwrap(), &name)
-    };
-    let (kept, kept_fast) = (aside(&to), aside(fast));
+    let name = format!("{}.before-", to.file_name().unwrap().display());
+    let kept = entry(to.parent().unwrap(), &name);
     fs::remove_dir_all(&to).unwrap();
-    fs::remove_dir_all(fast).unwrap();
     fs::rename(&kept, &to).unwrap();
     cluster.start();
     assert_eq!(cluster.sql("select count(*) from orders"), "10");
     cluster.stop(Stop::Fast);
     fs::rename(&hidden, &pack).unwrap();
-    kept_fast
 }
 
 /// What is kept shows what happened, beside the new one. Where its tablespace lies.

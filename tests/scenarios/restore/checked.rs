@@ -65,7 +65,7 @@ fn a_restored_server_is_looked_at_and_nothing_is_written_to_it() {
         check(&said, "rows of public.orders of \"postgres\"", "passed"),
         "100"
     );
-    let behind = "rows of public.orders of \"postgres\" against production";
+    let behind = "rows of public.orders of \"postgres\" against the source";
     assert!(check(&said, behind, "could-not-run").starts_with("not compared: "));
     assert!(
         check(&said, "indexes of \"template1\"", "could-not-run").contains("nothing is written")
@@ -96,7 +96,7 @@ fn a_restored_server_is_looked_at_and_nothing_is_written_to_it() {
     assert_eq!(few, "101, expected at least 102");
     assert_eq!(
         check(&said, behind, "passed"),
-        "0 behind: 101 rows, in production 101"
+        "0 behind: 101 rows, on the source 101"
     );
     for name in ["writes", "drill.command"] {
         let seen = check(&said, name, "failed");

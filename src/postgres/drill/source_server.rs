@@ -11,15 +11,15 @@ use crate::postgres::replication::{ConnInfo, sql_client};
 
 /// Where `postgresql.dsn` leads.
 #[derive(Debug)]
-pub struct Production<'a>(pub &'a Settings);
+pub struct SourceServer<'a>(pub &'a Settings);
 
-impl Production<'_> {
+impl SourceServer<'_> {
     /// Counts the rows of a table, within `drill.budget`. Errors: why they cannot be counted, which says nothing of a backup.
     pub async fn count(&self, database: &str, table: &str) -> Result<Counted, String> {
         let limit = self.0.drill.budget;
         let asked = timeout(limit, self.ask(database, table)).await;
         let slow = |_| Err(format!("it is not counted within {limit:?}"));
-        let why = |why| format!("production cannot be compared: {why}");
+        let why = |why| format!("the source cannot be compared: {why}");
         asked.unwrap_or_else(slow).map_err(why)
     }
 
