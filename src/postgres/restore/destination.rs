@@ -315,7 +315,7 @@ fn in_the_way(path: &Path, example: &str) -> anyhow::Error {
         ),
         _ => with_hint(
             error,
-            "name a new or empty folder, or keep what is there: --snapshot-first",
+            "name a new or empty folder, or keep what is there with --snapshot-first: nothing is ever overwritten",
         ),
     }
 }
