@@ -57,14 +57,7 @@ async fn what_is_damaged_on_its_way_is_read_once_more() {
             let cluster = Cluster::open(repository, "main".parse().unwrap())
                 .await
                 .unwrap();
-            let report = verified(
-                &cluster,
-                VerifyOptions {
-                    extent,
-                    ..options()
-                },
-            )
-            .await;
+            let report = verified_to(&cluster, extent).await;
             assert!(report.sound, "get {at}: {report:?}");
             if !garbling.garbled() {
                 assert!(at > 15, "{at} reads");

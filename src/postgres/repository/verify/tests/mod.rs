@@ -25,6 +25,15 @@ fn options() -> VerifyOptions {
     }
 }
 
+/// All of it, or a sample.
+async fn verified_to(cluster: &Cluster, extent: SampleExtent) -> VerifyReport {
+    let options = VerifyOptions {
+        extent,
+        ..options()
+    };
+    verified(cluster, options).await
+}
+
 async fn verified(cluster: &Cluster, options: VerifyOptions) -> VerifyReport {
     let verification = Arc::new(Verification::new(cluster.clone(), options));
     verification.run().await.unwrap();

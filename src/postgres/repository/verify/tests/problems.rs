@@ -13,14 +13,7 @@ use crate::storage::list_all;
 async fn a_whole_cluster_is_sound_and_all_of_it_was_read() {
     let (cluster, _) = example().await;
     for extent in samples() {
-        let report = verified(
-            &cluster,
-            VerifyOptions {
-                extent,
-                ..options()
-            },
-        )
-        .await;
+        let report = verified_to(&cluster, extent).await;
         assert!(report.sound && report.finished, "{report:?}");
         let packs = if extent == SampleExtent::All { 0 } else { 4 };
         assert_eq!(
@@ -56,14 +49,7 @@ async fn damaged_missing_and_unknown_objects_are_told_apart() {
             )
             .await
             .unwrap();
-        let report = verified(
-            &cluster,
-            VerifyOptions {
-                extent,
-                ..options()
-            },
-        )
-        .await;
+        let report = verified_to(&cluster, extent).await;
         // Reading all tells how many files are lost.
         let files = |count| {
             if extent == SampleExtent::All {
@@ -176,14 +162,7 @@ async fn what_a_newer_walden_wrote_is_an_answer_of_its_own() {
         written_by_a_newer(&*storage, key).await;
     }
     for extent in samples() {
-        let report = verified(
-            &cluster,
-            VerifyOptions {
-                extent,
-                ..options()
-            },
-        )
-        .await;
+        let report = verified_to(&cluster, extent).await;
         let mut told = found(&report);
         told.retain(|(problem, ..)| *problem != ProblemKind::Missing);
         told.sort();
